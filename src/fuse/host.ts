@@ -1,0 +1,129 @@
+/**
+ * What the product needs of a FUSE implementation, and all it may use. The namespace is data that is
+ * pushed down, so that a native host can answer lookups and attributes itself; text is rendered when
+ * it is opened; block requests come up in batches. Two hosts: `portable-host.ts` (the fuse-native
+ * package) and, later, a native one. Types and their contract only.
+ *
+ * The process that serves a mount must never touch it (that deadlocks): hosts do not, and callers
+ * must not.
+ */
+
+/** Inode number of the mount's root directory. */
+export const ROOT_INODE = 1;
+
+/** A name in the tree. */
+export type Entry = DirectoryEntry | TextEntry | ImageEntry;
+
+interface EntryCommon {
+  /** Unique over the life of the mount, and never used again for another file. */
+  readonly inode: number;
+  /** The directory it stands in; `ROOT_INODE` for the top. */
+  readonly parent: number;
+  /** One path component: no `/`, no NUL, not `.` or `..`. */
+  readonly name: string;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly modifiedMs: number;
+}
+
+export interface DirectoryEntry extends EntryCommon {
+  readonly kind: 'directory';
+}
+
+/** A file whose body is made by `FuseUpcalls.render` at each open and stays as it is for that handle. */
+export interface TextEntry extends EntryCommon {
+  readonly kind: 'text';
+}
+
+/** A file whose bytes are read and written by `FuseUpcalls.requests`. */
+export interface ImageEntry extends EntryCommon {
+  readonly kind: 'image';
+  readonly size: number;
+  /** `direct`: the kernel keeps nothing (LUNs that other hosts write); `dropped-at-open`: its pages go at each open. */
+  readonly pageCache: 'direct' | 'dropped-at-open';
+}
+
+/** What the kernel asks about an image. `handle` names one open; it is a non-negative integer, unique among open handles. */
+export type FuseRequest =
+  | (RequestCommon & { readonly op: 'open'; readonly access: 'read' | 'write' | 'read-write' })
+  | (RequestCommon & {
+      readonly op: 'read';
+      readonly offset: number;
+      readonly length: number;
+      /** Memory of the host, `length` bytes, to be filled where `doneWith` is not used; valid until the reply. */
+      readonly into: Uint8Array;
+      /** Answers with bytes where they lie: the host calls `release` when the kernel has copied them. */
+      doneWith(segments: readonly Uint8Array[], release: () => void): void;
+    })
+  | (RequestCommon & {
+      readonly op: 'write';
+      readonly offset: number;
+      /** Memory of the host, valid until the reply. */
+      readonly data: Uint8Array;
+    })
+  /** close(2) of one descriptor: comes once per close, also for duplicates, so it is no reference count. */
+  | (RequestCommon & { readonly op: 'flush' })
+  | (RequestCommon & { readonly op: 'fsync' })
+  /** The last descriptor of the handle is gone; the answer reaches nobody. */
+  | (RequestCommon & { readonly op: 'release' })
+  /** Discard, or write zeros to, a range: fallocate(2) with PUNCH_HOLE or ZERO_RANGE. Only from hosts with `supports.fallocate`. */
+  | (RequestCommon & { readonly op: 'discard' | 'zero'; readonly offset: number; readonly length: number });
+
+interface RequestCommon {
+  readonly inode: number;
+  readonly handle: number;
+  /**
+   * Answers: 0 or a positive number of bytes is success, a negative number is `-errno`. For `read` the
+   * number of bytes in `into`, for `write` the number taken. Exactly one of `done` and `doneWith`, once.
+   */
+  done(result: number): void;
+}
+
+/** What a host calls. A host puts a barrier around each call: one that throws answers EIO for that request alone. */
+export interface FuseUpcalls {
+  /** One call per wake-up. Must not block. */
+  requests(batch: readonly FuseRequest[]): void;
+  /** The body of a text file, now; asked once per open. */
+  render(inode: number): Promise<Uint8Array>;
+  /** A request failed inside the product: for the log. */
+  failed(error: unknown): void;
+}
+
+export interface FuseHostOptions {
+  /** Absolute path of an empty directory. */
+  readonly mountpoint: string;
+  readonly upcalls: FuseUpcalls;
+  /** Owner of all files. */
+  readonly uid: number;
+  readonly gid: number;
+  readonly allowOther: boolean;
+  readonly readOnly: boolean;
+  /** First column in /proc/mounts. */
+  readonly source: string;
+}
+
+/** A mounted tree. */
+export interface FuseHost {
+  readonly supports: {
+    /** `closed` resolves by itself when the last user is gone. */
+    readonly closed: boolean;
+    readonly invalidate: boolean;
+    readonly fallocate: boolean;
+  };
+  /** Adds entries (or replaces those of the same inode), and removes inodes with all that is below them. Parents come before children. */
+  setEntries(add: readonly Entry[], remove?: readonly number[]): void;
+  /** Drops the kernel's copy of a range of an image; resolves when it is gone. A host without `supports.invalidate` does nothing. */
+  invalidate(inode: number, offset: number, length: number): Promise<void>;
+  /** How many images are open, as far as the host knows. */
+  readonly openImages: number;
+  /**
+   * `clean`: rejects with `busy` while a file is open. `lazy`: the tree leaves the name space at once and
+   * is served until the last user is gone. Idempotent.
+   */
+  unmount(mode: 'clean' | 'lazy'): Promise<void>;
+  /** Resolves when the kernel has ended the mount, by `unmount` or from outside. */
+  readonly closed: Promise<{ readonly reason: 'unmounted' | 'aborted' }>;
+}
+
+/** Mounts: resolves when the kernel answers requests for the tree. Rejects with `mount-failed`, the cause in words. */
+export type MountFuse = (options: FuseHostOptions) => Promise<FuseHost>;

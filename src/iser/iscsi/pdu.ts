@@ -1,0 +1,513 @@
+/**
+ * iSCSI PDUs (RFC 7143 §11): one table of fields per basic header segment (BHS), one type per PDU,
+ * decode and encode. Pure. Digests and padding belong to the TCP data mover, the 28 bytes before a
+ * BHS on RDMA to the iSER one; neither is here.
+ *
+ * Reserved fields are written as zero and ignored when read. `data` is the data segment without
+ * padding, borrowed from whoever made the PDU; its length becomes DataSegmentLength.
+ */
+
+import { ProtocolError } from '../../errors.ts';
+import { bit, bits, bytes, type Field, layout, setFields, u8, u16, u24, u32, u48, u64, viewOf } from '../../field.ts';
+
+export const BHS_LENGTH = 48;
+/** The value of a task tag that names no task. */
+export const RESERVED_TAG = 0xffffffff;
+
+/** Operation codes (RFC 7143 §11.2.1.2). */
+export const Opcode = {
+  'nop-out': 0x00,
+  'scsi-command': 0x01,
+  'task-management-request': 0x02,
+  'login-request': 0x03,
+  'text-request': 0x04,
+  'data-out': 0x05,
+  'logout-request': 0x06,
+  snack: 0x10,
+  'nop-in': 0x20,
+  'scsi-response': 0x21,
+  'task-management-response': 0x22,
+  'login-response': 0x23,
+  'text-response': 0x24,
+  'data-in': 0x25,
+  'logout-response': 0x26,
+  r2t: 0x31,
+  'asynchronous-message': 0x32,
+  reject: 0x3f,
+} as const satisfies Record<string, number>;
+export type OpcodeName = keyof typeof Opcode;
+
+/** Task attributes of a SCSI Command (RFC 7143 §11.3.1). */
+export const TaskAttribute = { untagged: 0, simple: 1, ordered: 2, 'head-of-queue': 3, aca: 4 } as const;
+
+/** Functions of a Task Management Function Request (RFC 7143 §11.5.1). */
+export const TaskManagementCode = {
+  'abort-task': 1,
+  'abort-task-set': 2,
+  'clear-aca': 3,
+  'clear-task-set': 4,
+  'logical-unit-reset': 5,
+  'target-warm-reset': 6,
+  'target-cold-reset': 7,
+  'task-reassign': 8,
+} as const;
+
+/** Responses of a Task Management Function Response (RFC 7143 §11.6.1). */
+export const TaskManagementResponseCode = {
+  complete: 0,
+  'no-such-task': 1,
+  'no-such-lun': 2,
+  'task-still-allegiant': 3,
+  'reassignment-unsupported': 4,
+  unsupported: 5,
+  'authorization-failed': 6,
+  rejected: 255,
+} as const;
+
+/** Events of an Asynchronous Message (RFC 7143 §11.9.1). */
+export const AsyncEvent = {
+  'scsi-event': 0,
+  'logout-requested': 1,
+  'connection-dropped': 2,
+  'session-dropped': 3,
+  'negotiation-requested': 4,
+  'vendor-specific': 255,
+} as const;
+
+/** Reasons of a Reject (RFC 7143 §11.17.1). */
+export const RejectReason = {
+  'data-digest-error': 0x02,
+  'snack-reject': 0x03,
+  'protocol-error': 0x04,
+  'command-not-supported': 0x05,
+  'too-many-immediate-commands': 0x06,
+  'task-in-progress': 0x07,
+  'invalid-data-ack': 0x08,
+  'invalid-pdu-field': 0x09,
+  'out-of-resources': 0x0a,
+  'negotiation-reset': 0x0b,
+  'waiting-for-logout': 0x0c,
+} as const;
+
+/** The fields that every BHS has; `total-ahs-length` counts 4-byte words. */
+const common = layout(BHS_LENGTH, {
+  opcode: bits(0, 5, 0),
+  totalAhsLength: u8(4),
+  dataSegmentLength: u24(5),
+});
+
+// Offsets are those of the RFC's figures and appear here and nowhere else.
+const immediate = bit(0, 6);
+const final = bit(1, 7);
+const lun = u64(8);
+const itt = u32(16);
+const ttt = u32(20);
+const cmdSn = u32(24);
+const expStatSn = u32(28);
+const targetNumbering = { statSn: u32(24), expCmdSn: u32(28), maxCmdSn: u32(32) };
+const loginCommon = {
+  transit: bit(1, 7),
+  continue: bit(1, 6),
+  csg: bits(1, 3, 2),
+  nsg: bits(1, 1, 0),
+  isid: u48(8),
+  tsih: u16(14),
+  itt,
+};
+
+/** The tables, one per PDU. */
+export const headers = {
+  /** RFC 7143 §11.18 */
+  'nop-out': layout(BHS_LENGTH, { immediate, lun, itt, ttt, cmdSn, expStatSn }),
+  /** RFC 7143 §11.3 */
+  'scsi-command': layout(BHS_LENGTH, {
+    immediate,
+    final,
+    read: bit(1, 6),
+    write: bit(1, 5),
+    attribute: bits(1, 2, 0),
+    lun,
+    itt,
+    expectedDataTransferLength: u32(20),
+    cmdSn,
+    expStatSn,
+    cdb: bytes(32, 16),
+  }),
+  /** RFC 7143 §11.5 */
+  'task-management-request': layout(BHS_LENGTH, {
+    immediate,
+    function: bits(1, 6, 0),
+    lun,
+    itt,
+    referencedTaskTag: u32(20),
+    cmdSn,
+    expStatSn,
+    refCmdSn: u32(32),
+    expDataSn: u32(36),
+  }),
+  /** RFC 7143 §11.12 */
+  'login-request': layout(BHS_LENGTH, {
+    ...loginCommon,
+    versionMax: u8(2),
+    versionMin: u8(3),
+    cid: u16(20),
+    cmdSn,
+    expStatSn,
+  }),
+  /** RFC 7143 §11.10 */
+  'text-request': layout(BHS_LENGTH, { immediate, final, continue: bit(1, 6), lun, itt, ttt, cmdSn, expStatSn }),
+  /** RFC 7143 §11.7 */
+  'data-out': layout(BHS_LENGTH, { final, lun, itt, ttt, expStatSn, dataSn: u32(36), bufferOffset: u32(40) }),
+  /** RFC 7143 §11.14 */
+  'logout-request': layout(BHS_LENGTH, { immediate, reason: bits(1, 6, 0), itt, cid: u16(20), cmdSn, expStatSn }),
+  /** RFC 7143 §11.16 */
+  snack: layout(BHS_LENGTH, { type: bits(1, 3, 0), lun, itt, ttt, expStatSn, begRun: u32(40), runLength: u32(44) }),
+  /** RFC 7143 §11.19 */
+  'nop-in': layout(BHS_LENGTH, { lun, itt, ttt, ...targetNumbering }),
+  /** RFC 7143 §11.4 */
+  'scsi-response': layout(BHS_LENGTH, {
+    bidirectionalOverflow: bit(1, 4),
+    bidirectionalUnderflow: bit(1, 3),
+    overflow: bit(1, 2),
+    underflow: bit(1, 1),
+    response: u8(2),
+    status: u8(3),
+    itt,
+    snackTag: u32(20),
+    ...targetNumbering,
+    expDataSn: u32(36),
+    bidirectionalResidualCount: u32(40),
+    residualCount: u32(44),
+  }),
+  /** RFC 7143 §11.6 */
+  'task-management-response': layout(BHS_LENGTH, { response: u8(2), itt, ...targetNumbering }),
+  /** RFC 7143 §11.13 */
+  'login-response': layout(BHS_LENGTH, {
+    ...loginCommon,
+    versionMax: u8(2),
+    versionActive: u8(3),
+    ...targetNumbering,
+    statusClass: u8(36),
+    statusDetail: u8(37),
+  }),
+  /** RFC 7143 §11.11 */
+  'text-response': layout(BHS_LENGTH, { final, continue: bit(1, 6), lun, itt, ttt, ...targetNumbering }),
+  /** RFC 7143 §11.7 */
+  'data-in': layout(BHS_LENGTH, {
+    final,
+    acknowledge: bit(1, 6),
+    overflow: bit(1, 2),
+    underflow: bit(1, 1),
+    hasStatus: bit(1, 0),
+    status: u8(3),
+    lun,
+    itt,
+    ttt,
+    ...targetNumbering,
+    dataSn: u32(36),
+    bufferOffset: u32(40),
+    residualCount: u32(44),
+  }),
+  /** RFC 7143 §11.15 */
+  'logout-response': layout(BHS_LENGTH, { response: u8(2), itt, ...targetNumbering, time2Wait: u16(40), time2Retain: u16(42) }),
+  /** RFC 7143 §11.8 */
+  r2t: layout(BHS_LENGTH, {
+    lun,
+    itt,
+    ttt,
+    ...targetNumbering,
+    r2tSn: u32(36),
+    bufferOffset: u32(40),
+    desiredDataTransferLength: u32(44),
+  }),
+  /** RFC 7143 §11.9 */
+  'asynchronous-message': layout(BHS_LENGTH, {
+    lun,
+    itt,
+    ...targetNumbering,
+    asyncEvent: u8(36),
+    asyncVCode: u8(37),
+    parameter1: u16(38),
+    parameter2: u16(40),
+    parameter3: u16(42),
+  }),
+  /** RFC 7143 §11.17 */
+  reject: layout(BHS_LENGTH, { reason: u8(2), itt, ...targetNumbering, dataSn: u32(36) }),
+} as const satisfies Record<OpcodeName, Record<string, Field<unknown>>>;
+
+/** The fields of PDU `N`, plus its segments. */
+export type Pdu<N extends OpcodeName = OpcodeName> = {
+  [K in N]: {
+    readonly opcode: K;
+    /** Data segment without padding; empty where there is none. */
+    readonly data: Uint8Array;
+    /** Additional header segments, raw (RFC 7143 §11.2.2); empty where there are none. A multiple of 4 bytes. */
+    readonly ahs: Uint8Array;
+  } & { readonly [F in keyof FieldValuesOf<K>]: FieldValuesOf<K>[F] };
+}[N];
+
+type FieldValuesOf<N extends OpcodeName> = {
+  [F in keyof (typeof headers)[N]]: (typeof headers)[N][F] extends Field<infer T> ? T : never;
+};
+
+/** What an initiator sends. */
+export type InitiatorPdu = Pdu<
+  | 'nop-out'
+  | 'scsi-command'
+  | 'task-management-request'
+  | 'login-request'
+  | 'text-request'
+  | 'data-out'
+  | 'logout-request'
+  | 'snack'
+>;
+/** What a target sends. */
+export type TargetPdu = Pdu<
+  | 'nop-in'
+  | 'scsi-response'
+  | 'task-management-response'
+  | 'login-response'
+  | 'text-response'
+  | 'data-in'
+  | 'logout-response'
+  | 'r2t'
+  | 'asynchronous-message'
+  | 'reject'
+>;
+/** PDUs that a data mover makes and takes by itself; the layers above it never see one. */
+export type DataPdu = Pdu<'data-in' | 'data-out' | 'r2t' | 'snack'>;
+export type InitiatorControlPdu = Exclude<InitiatorPdu, DataPdu>;
+export type TargetControlPdu = Exclude<TargetPdu, DataPdu>;
+
+export const NO_BYTES = new Uint8Array(0);
+export const NO_LUN = 0n;
+
+const nameByCode = new Map<number, OpcodeName>(Object.entries(Opcode).map(([name, code]) => [code, name as OpcodeName]));
+
+/** The PDU that opcode `code` names, if any. */
+export function opcodeName(code: number): OpcodeName | undefined {
+  return nameByCode.get(code);
+}
+
+/** Segment lengths of the PDU whose BHS is `bhs`, in bytes and without padding. */
+export function segmentLengths(bhs: Uint8Array): { readonly ahsLength: number; readonly dataSegmentLength: number } {
+  const view = viewOf(bhs);
+  return { ahsLength: common.totalAhsLength.get(view) * 4, dataSegmentLength: common.dataSegmentLength.get(view) };
+}
+
+/** The opcode byte of `bhs` without the immediate bit. */
+export function opcodeOf(bhs: Uint8Array): number {
+  return (bhs[0] ?? 0) & 0x3f;
+}
+
+/**
+ * Reads a BHS. The result borrows `bhs` (its `cdb`, if any), `ahs` and `data`. Throws `ProtocolError`
+ * for an unknown opcode.
+ */
+export function decodePdu(bhs: Uint8Array, data: Uint8Array = NO_BYTES, ahs: Uint8Array = NO_BYTES): Pdu {
+  const opcode = nameByCode.get(opcodeOf(bhs));
+  if (opcode === undefined) {
+    throw new ProtocolError(`unknown opcode 0x${opcodeOf(bhs).toString(16).padStart(2, '0')}`, 'RFC 7143 §11.2.1.2');
+  }
+  const view = viewOf(bhs);
+  const fast = fastDecoders[opcode];
+  return fast === undefined ? decodeByTable(opcode, view, data, ahs) : fast(view, data, ahs);
+}
+
+/** As `decodePdu`, by walking the table: the plain way, and the one that the fast decoders are tested against. */
+export function decodeByTable(opcode: OpcodeName, view: DataView, data: Uint8Array, ahs: Uint8Array): Pdu {
+  const values: Record<string, unknown> = { opcode, data, ahs };
+  for (const [name, field] of Object.entries(headers[opcode] as Record<string, Field<unknown>>)) values[name] = field.get(view);
+  return values as unknown as Pdu;
+}
+
+/** What a PDU's maker may leave out: segments are empty, numbers and flags are 0. */
+export type PduFields<N extends OpcodeName> = N extends OpcodeName
+  ? { readonly opcode: N } & Partial<Omit<Pdu<N>, 'opcode'>>
+  : never;
+
+/** A complete PDU from the fields that matter. */
+export function pdu<N extends OpcodeName>(fields: PduFields<N>): Pdu<N> {
+  const values: Record<string, unknown> = { data: NO_BYTES, ahs: NO_BYTES };
+  for (const [name, field] of Object.entries(headers[fields.opcode] as Record<string, Field<unknown>>)) {
+    values[name] = zeroOf(field);
+  }
+  return Object.assign(values, fields) as unknown as Pdu<N>;
+}
+
+/** The 48 bytes of the PDU's BHS. Throws RangeError where a value does not fit in its field. */
+export function encodeBhs(source: Pdu): Uint8Array<ArrayBuffer> {
+  const bhs = new Uint8Array(BHS_LENGTH);
+  const view = viewOf(bhs);
+  const table = headers[source.opcode] as Record<string, Field<unknown>>;
+  setFields(table, view, source as unknown as Record<string, unknown>);
+  common.opcode.set(view, Opcode[source.opcode]);
+  common.totalAhsLength.set(view, source.ahs.length / 4);
+  common.dataSegmentLength.set(view, source.data.length);
+  // Where the RFC's figure has a constant 1 in place of the F bit, and for Login the I bit.
+  if (table['final'] === undefined && table['transit'] === undefined) final.set(view, true);
+  if (source.opcode === 'login-request') immediate.set(view, true);
+  return bhs;
+}
+
+/** One line for logs: the PDU's name and those of its fields that are not 0. */
+export function describePdu(source: Pdu): string {
+  const parts: string[] = [source.opcode];
+  for (const [name, value] of Object.entries(source)) {
+    if (name === 'opcode' || name === 'data' || name === 'ahs' || value === 0 || value === 0n || value === false) continue;
+    if (value instanceof Uint8Array) parts.push(`${name}=${Buffer.from(value).toString('hex')}`);
+    else if (typeof value === 'number' || typeof value === 'bigint') parts.push(`${name}=0x${value.toString(16)}`);
+    else parts.push(name);
+  }
+  if (source.data.length > 0) parts.push(`data=${source.data.length}`);
+  return parts.join(' ');
+}
+
+/** AHS types (RFC 7143 §11.2.2.1). */
+export const AhsType = { 'extended-cdb': 1, 'bidirectional-read-length': 2 } as const;
+
+export interface AdditionalHeader {
+  readonly type: number;
+  /** AHS-specific bytes, from the reserved byte after the type (as AHSLength counts them). */
+  readonly body: Uint8Array;
+}
+
+/** Splits additional header segments. Throws `ProtocolError` where they do not fill `ahs`. */
+export function decodeAhs(ahs: Uint8Array): AdditionalHeader[] {
+  const found: AdditionalHeader[] = [];
+  let offset = 0;
+  while (offset < ahs.length) {
+    if (offset + 4 > ahs.length) throw new ProtocolError('additional header cut short', 'RFC 7143 §11.2.2');
+    const view = viewOf(ahs.subarray(offset));
+    const bodyLength = view.getUint16(0);
+    if (bodyLength === 0 || offset + 3 + bodyLength > ahs.length) {
+      throw new ProtocolError(`additional header of ${bodyLength} bytes does not fit`, 'RFC 7143 §11.2.2');
+    }
+    found.push({ type: view.getUint8(2), body: ahs.subarray(offset + 3, offset + 3 + bodyLength) });
+    offset += Math.ceil((3 + bodyLength) / 4) * 4;
+  }
+  return found;
+}
+
+/** Additional header segments, each padded to 4 bytes. */
+export function encodeAhs(segments: readonly AdditionalHeader[]): Uint8Array<ArrayBuffer> {
+  const length = segments.reduce((sum, { body }) => sum + Math.ceil((3 + body.length) / 4) * 4, 0);
+  const ahs = new Uint8Array(length);
+  let offset = 0;
+  for (const { type, body } of segments) {
+    const view = viewOf(ahs.subarray(offset));
+    view.setUint16(0, body.length);
+    view.setUint8(2, type);
+    ahs.set(body, offset + 3);
+    offset += Math.ceil((3 + body.length) / 4) * 4;
+  }
+  return ahs;
+}
+
+type FastDecoder<N extends OpcodeName> = (view: DataView, data: Uint8Array, ahs: Uint8Array) => Pdu<N>;
+
+/** The PDUs of the data path, decoded without walking the table (six times as fast). */
+const fastDecoders: { readonly [N in OpcodeName]?: FastDecoder<N> } = {
+  'scsi-command': (view, data, ahs) => {
+    const h = headers['scsi-command'];
+    return {
+      opcode: 'scsi-command',
+      immediate: h.immediate.get(view),
+      final: h.final.get(view),
+      read: h.read.get(view),
+      write: h.write.get(view),
+      attribute: h.attribute.get(view),
+      lun: h.lun.get(view),
+      itt: h.itt.get(view),
+      expectedDataTransferLength: h.expectedDataTransferLength.get(view),
+      cmdSn: h.cmdSn.get(view),
+      expStatSn: h.expStatSn.get(view),
+      cdb: h.cdb.get(view),
+      data,
+      ahs,
+    };
+  },
+  'data-out': (view, data, ahs) => {
+    const h = headers['data-out'];
+    return {
+      opcode: 'data-out',
+      final: h.final.get(view),
+      lun: h.lun.get(view),
+      itt: h.itt.get(view),
+      ttt: h.ttt.get(view),
+      expStatSn: h.expStatSn.get(view),
+      dataSn: h.dataSn.get(view),
+      bufferOffset: h.bufferOffset.get(view),
+      data,
+      ahs,
+    };
+  },
+  'scsi-response': (view, data, ahs) => {
+    const h = headers['scsi-response'];
+    return {
+      opcode: 'scsi-response',
+      bidirectionalOverflow: h.bidirectionalOverflow.get(view),
+      bidirectionalUnderflow: h.bidirectionalUnderflow.get(view),
+      overflow: h.overflow.get(view),
+      underflow: h.underflow.get(view),
+      response: h.response.get(view),
+      status: h.status.get(view),
+      itt: h.itt.get(view),
+      snackTag: h.snackTag.get(view),
+      statSn: h.statSn.get(view),
+      expCmdSn: h.expCmdSn.get(view),
+      maxCmdSn: h.maxCmdSn.get(view),
+      expDataSn: h.expDataSn.get(view),
+      bidirectionalResidualCount: h.bidirectionalResidualCount.get(view),
+      residualCount: h.residualCount.get(view),
+      data,
+      ahs,
+    };
+  },
+  'data-in': (view, data, ahs) => {
+    const h = headers['data-in'];
+    return {
+      opcode: 'data-in',
+      final: h.final.get(view),
+      acknowledge: h.acknowledge.get(view),
+      overflow: h.overflow.get(view),
+      underflow: h.underflow.get(view),
+      hasStatus: h.hasStatus.get(view),
+      status: h.status.get(view),
+      lun: h.lun.get(view),
+      itt: h.itt.get(view),
+      ttt: h.ttt.get(view),
+      statSn: h.statSn.get(view),
+      expCmdSn: h.expCmdSn.get(view),
+      maxCmdSn: h.maxCmdSn.get(view),
+      dataSn: h.dataSn.get(view),
+      bufferOffset: h.bufferOffset.get(view),
+      residualCount: h.residualCount.get(view),
+      data,
+      ahs,
+    };
+  },
+  r2t: (view, data, ahs) => {
+    const h = headers.r2t;
+    return {
+      opcode: 'r2t',
+      lun: h.lun.get(view),
+      itt: h.itt.get(view),
+      ttt: h.ttt.get(view),
+      statSn: h.statSn.get(view),
+      expCmdSn: h.expCmdSn.get(view),
+      maxCmdSn: h.maxCmdSn.get(view),
+      r2tSn: h.r2tSn.get(view),
+      bufferOffset: h.bufferOffset.get(view),
+      desiredDataTransferLength: h.desiredDataTransferLength.get(view),
+      data,
+      ahs,
+    };
+  },
+};
+
+function zeroOf(field: Field<unknown>): unknown {
+  const value = field.get(ZERO_VIEW);
+  return value instanceof Uint8Array ? new Uint8Array(value.length) : value;
+}
+const ZERO_VIEW = new DataView(new ArrayBuffer(BHS_LENGTH));

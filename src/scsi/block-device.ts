@@ -1,0 +1,40 @@
+/**
+ * What a file or a cache sees of storage: bytes at offsets. Implementations stack: `LogicalUnit`
+ * drives SCSI, `CachedDevice` (block-cache.ts) answers from memory what it can.
+ */
+
+/** The geometry and rights of a block device, as they are now: a resize or a mode change replaces them. */
+export interface BlockDeviceInfo {
+  /** Bytes; a multiple of `blockLength`; at most 2^53 - 1. */
+  readonly size: number;
+  /** Bytes per logical block: 512 or 4096 on most devices. */
+  readonly blockLength: number;
+  readonly writeProtected: boolean;
+  /** Whether GOOD for a write may mean "in a volatile cache", so that `flush()` has work to do. */
+  readonly volatileCache: boolean;
+}
+
+/** A block device that moves bytes into and out of the caller's memory. */
+export interface BlockDevice {
+  readonly info: BlockDeviceInfo;
+  /**
+   * Fills `into` with the bytes from `offset`. Any alignment. `into` is borrowed until the promise
+   * settles. Never short: throws `out-of-range` where the range leaves the device.
+   */
+  read(offset: number, into: Uint8Array, options?: { readonly signal?: AbortSignal }): Promise<void>;
+  /**
+   * Resolves after GOOD from the device for all of `from`; any alignment, unaligned edges by
+   * read-modify-write. `from` is borrowed until the promise settles. After a failure the content of the
+   * range is unknown. `fua`: on stable storage before it resolves.
+   */
+  write(offset: number, from: Uint8Array, options?: { readonly signal?: AbortSignal; readonly fua?: boolean }): Promise<void>;
+  /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
+  flush(options?: { readonly signal?: AbortSignal }): Promise<void>;
+}
+
+/** Bytes that stay where they are until `release()`; call it exactly once. */
+export interface Lease {
+  /** In order; together as long as what was asked for. Read only: others may hold the same memory. */
+  readonly segments: readonly Uint8Array[];
+  release(): void;
+}

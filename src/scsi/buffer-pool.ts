@@ -1,0 +1,119 @@
+/**
+ * The one pool of data memory: cache blocks, staging and bounce buffers are runs of it. It hands out
+ * runs inside arenas that an `ArenaSource` allocates, so that a transport can register whole arenas
+ * with its hardware once and find the registration again by `bytes.buffer` (I3, I4). A command's data
+ * is one run, contiguous inside one arena. Knows sizes only; what bounds memory is the cache's size
+ * and the number of requests in flight.
+ */
+
+/** Allocates arenas. The default is ordinary memory; an RDMA transport brings registered memory. */
+export interface ArenaSource {
+  /** `length` zeroed bytes, page aligned where the platform can. */
+  allocate(length: number): ArrayBuffer;
+  /** Takes an arena back that nothing uses any more. */
+  free(arena: ArrayBuffer): void;
+}
+
+/** A run of pool memory. Whoever acquired it owns it until `release()`. */
+export interface PoolBuffer {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Gives the run back; throws when called twice: a run has one owner (I3). */
+  release(): void;
+}
+
+/** Longest run, and the size of an arena. */
+export const MAX_RUN = 1024 * 1024;
+/** Runs are a power of two long, at least this. */
+const MIN_RUN = 4096;
+/** Arenas that are kept when nothing uses them, so that a steady load does not allocate. */
+const IDLE_ARENAS = 8;
+
+const ordinaryMemory: ArenaSource = { allocate: (length) => new ArrayBuffer(length), free: () => {} };
+
+interface Arena {
+  readonly buffer: ArrayBuffer;
+  runLength: number;
+  /** Offsets of free runs; the arena is idle when it has all of them. */
+  freeOffsets: number[];
+}
+
+export class BufferPool {
+  readonly #source: ArenaSource;
+  /** Per run length: arenas of that length that have a free run. */
+  readonly #available = new Map<number, Set<Arena>>();
+  readonly #idle: Arena[] = [];
+  #bytesInUse = 0;
+  #arenaCount = 0;
+
+  constructor(source: ArenaSource = ordinaryMemory) {
+    this.#source = source;
+    for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Set());
+  }
+
+  /** Bytes in runs that have an owner, rounded up to run lengths. */
+  get bytesInUse(): number {
+    return this.#bytesInUse;
+  }
+
+  /** Bytes in arenas, used or not. */
+  get bytesAllocated(): number {
+    return this.#arenaCount * MAX_RUN;
+  }
+
+  /** A run of 1 to `MAX_RUN` bytes with undefined contents; `bytes` is exactly `length` long. */
+  acquire(length: number): PoolBuffer {
+    if (!Number.isInteger(length) || length < 1 || length > MAX_RUN) throw new RangeError(`no run of ${length} bytes`);
+    const runLength = roundUpToRun(length);
+    const arena = this.#arenaFor(runLength);
+    const offset = arena.freeOffsets.pop() as number;
+    if (arena.freeOffsets.length === 0) this.#available.get(runLength)?.delete(arena);
+    this.#bytesInUse += runLength;
+    let owned = true;
+    return {
+      bytes: new Uint8Array(arena.buffer, offset, length),
+      release: () => {
+        if (!owned) throw new Error('a pool buffer was released twice');
+        owned = false;
+        this.#giveBack(arena, offset);
+      },
+    };
+  }
+
+  #arenaFor(runLength: number): Arena {
+    const available = this.#available.get(runLength) as Set<Arena>;
+    for (const arena of available) return arena;
+    let arena = this.#idle.pop();
+    if (arena === undefined) {
+      arena = { buffer: this.#source.allocate(MAX_RUN), runLength, freeOffsets: [] };
+      this.#arenaCount++;
+    }
+    arena.runLength = runLength;
+    arena.freeOffsets = [];
+    for (let offset = MAX_RUN - runLength; offset >= 0; offset -= runLength) arena.freeOffsets.push(offset);
+    available.add(arena);
+    return arena;
+  }
+
+  #giveBack(arena: Arena, offset: number): void {
+    this.#bytesInUse -= arena.runLength;
+    arena.freeOffsets.push(offset);
+    const available = this.#available.get(arena.runLength) as Set<Arena>;
+    if (arena.freeOffsets.length * arena.runLength < MAX_RUN) {
+      available.add(arena);
+      return;
+    }
+    available.delete(arena);
+    if (this.#idle.length < IDLE_ARENAS) {
+      this.#idle.push(arena);
+      return;
+    }
+    this.#arenaCount--;
+    this.#source.free(arena.buffer);
+  }
+}
+
+function roundUpToRun(length: number): number {
+  let runLength = MIN_RUN;
+  while (runLength < length) runLength *= 2;
+  return runLength;
+}

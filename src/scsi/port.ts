@@ -1,0 +1,114 @@
+/**
+ * The waist between SCSI and what carries it (SAM). An initiator's logical units talk to a
+ * `ScsiPort`; a target's port calls a `DeviceServer`. Types and their contract only: nothing here
+ * or above it knows a PDU, an STag or a socket.
+ */
+
+/** A logical unit number: the 8 bytes of the SAM LUN structure as one big-endian integer. `lun.ts` makes and reads them. */
+export type Lun = bigint;
+
+/** One SCSI command. Buffers are borrowed from `execute()` until its promise settles, and no longer. */
+export interface ScsiCommand {
+  readonly lun: Lun;
+  /** 6 to 16 bytes. */
+  readonly cdb: Uint8Array;
+  /** Where the data of a READ-like command goes: its length is the expected data transfer length. Never together with `dataOut`. */
+  readonly dataIn?: Uint8Array;
+  /** The data of a WRITE-like command. */
+  readonly dataOut?: Uint8Array;
+  /**
+   * The I_T nexus that the command is meant for. A port on another nexus by now rejects it unsent, so
+   * that nothing overtakes the checks that come with a new nexus.
+   */
+  readonly nexus: number;
+}
+
+/** How a command ended. A status other than GOOD is a result, not an exception. */
+export interface ScsiResult {
+  /** SAM status byte (`status.ts`). */
+  readonly status: number;
+  /** Sense data without any length prefix; empty where there is none. */
+  readonly sense: Uint8Array;
+  /** How many bytes of `dataIn` are valid, or of `dataOut` were taken. */
+  readonly transferred: number;
+}
+
+/** What a port tells of its own accord. */
+export type PortEvent =
+  /** The nexus `nexus` is gone. Commands in flight reject with `NexusLostError`. */
+  | { readonly type: 'nexus-lost'; readonly nexus: number; readonly reason: Error }
+  | { readonly type: 'nexus-established'; readonly nexus: number }
+  /** Recovery was given up: no nexus will come any more, every command rejects with `reason`. */
+  | { readonly type: 'failed'; readonly reason: Error }
+  /** The target reported sense data outside of any command (asynchronous event, RFC 7143 §11.9.1). */
+  | { readonly type: 'asynchronous-sense'; readonly lun: Lun; readonly sense: Uint8Array };
+
+/** The initiator's end of an I_T nexus that re-establishes itself. */
+export interface ScsiPort {
+  /** The nexus in use: counts up with each one established; undefined while there is none. */
+  readonly nexus: number | undefined;
+  /** Portal and target name, for messages. */
+  readonly description: string;
+  /**
+   * Sends one command and resolves with its status. Many may be in flight; the target may execute
+   * them in any order.
+   * Rejects with `NexusLostError` where the nexus is gone before the status came, with code
+   * `command-timeout` where the command was aborted for taking too long (the target has confirmed the
+   * abort: it holds no reference to the buffers and will not execute it later), with code `aborted`
+   * after `signal`, under the same guarantee.
+   */
+  execute(command: ScsiCommand, options?: { readonly signal?: AbortSignal; readonly timeoutMs?: number }): Promise<ScsiResult>;
+  /** LOGICAL UNIT RESET: resolves when the target reports that all tasks of the logical unit are gone. Rejects as `execute`, or `unsupported`. */
+  resetLogicalUnit(lun: Lun, nexus: number): Promise<void>;
+  /** Resolves with the nexus when there is one; rejects with `recovery-timeout` or the reason why none will come. */
+  established(): Promise<number>;
+  /** Calls `listener` synchronously at each event; returns the function that ends it. */
+  subscribe(listener: (event: PortEvent) => void): () => void;
+}
+
+/** One command as a target's device server sees it: SAM's Send Data-In and Receive Data-Out services. */
+export interface ServerTask {
+  /** Names the I_T nexus that sent the command: unit attentions are kept per nexus. */
+  readonly nexus: number;
+  readonly lun: Lun;
+  readonly cdb: Uint8Array;
+  /** Bytes that the initiator is ready to take (or, for `receiveDataOut`, has to give). */
+  readonly expectedDataTransferLength: number;
+  /** Aborted by task management or when the nexus is lost. */
+  readonly signal: AbortSignal;
+  /**
+   * Send Data-In. Resolves when `data` may be reused. Call it with ascending, adjacent offsets; what
+   * lies beyond `expectedDataTransferLength` is cut off and reported as a residual.
+   */
+  sendDataIn(offset: number, data: Uint8Array): Promise<void>;
+  /** Receive Data-Out: fills `into` from the initiator's buffer at `offset`. Rejects where the nexus is lost. */
+  receiveDataOut(offset: number, into: Uint8Array): Promise<void>;
+}
+
+/** What a device server answers. */
+export interface ServerResult {
+  readonly status: number;
+  /** Fixed or descriptor format sense data; empty unless CHECK CONDITION. */
+  readonly sense: Uint8Array;
+  /** Bytes that the command would have transferred with room for all: the residual is the difference to the expected length. */
+  readonly transferLength: number;
+}
+
+export type TaskManagementFunction =
+  | 'abort-task'
+  | 'abort-task-set'
+  | 'clear-task-set'
+  | 'logical-unit-reset'
+  | 'target-warm-reset';
+
+/** The target's side: executes commands for all logical units of one target. */
+export interface DeviceServer {
+  /** Never rejects for what the initiator sent: a bad command ends in CHECK CONDITION. */
+  execute(task: ServerTask): Promise<ServerResult>;
+  /** A new I_T nexus: establishes unit attentions for it. */
+  nexusEstablished(nexus: number): void;
+  nexusLost(nexus: number): void;
+  /** Called after the tasks concerned have ended: resets state and establishes unit attentions for the other nexuses. Resolves `false` where there is no such LUN. */
+  reset(function_: 'logical-unit-reset' | 'target-warm-reset', lun: Lun, nexus: number): Promise<boolean>;
+  hasLogicalUnit(lun: Lun): boolean;
+}
