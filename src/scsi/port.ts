@@ -38,7 +38,10 @@ export type PortEvent =
   /** The nexus `nexus` is gone. Commands in flight reject with `NexusLostError`. */
   | { readonly type: 'nexus-lost'; readonly nexus: number; readonly reason: Error }
   | { readonly type: 'nexus-established'; readonly nexus: number }
-  /** Recovery was given up: no nexus will come any more, every command rejects with `reason`. */
+  /**
+   * No nexus came within the recovery time-out: until another `nexus-established`, which may still come
+   * when the target does, every command rejects with `reason` at once.
+   */
   | { readonly type: 'failed'; readonly reason: Error }
   /** The target reported sense data outside of any command (asynchronous event, RFC 7143 §11.9.1). */
   | { readonly type: 'asynchronous-sense'; readonly lun: Lun; readonly sense: Uint8Array };
@@ -60,7 +63,7 @@ export interface ScsiPort {
   execute(command: ScsiCommand, options?: { readonly signal?: AbortSignal; readonly timeoutMs?: number }): Promise<ScsiResult>;
   /** LOGICAL UNIT RESET: resolves when the target reports that all tasks of the logical unit are gone. Rejects as `execute`, or `unsupported`. */
   resetLogicalUnit(lun: Lun, nexus: number): Promise<void>;
-  /** Resolves with the nexus when there is one; rejects with `recovery-timeout` or the reason why none will come. */
+  /** Resolves with the nexus when there is one; rejects with `recovery-timeout` (at once while recovery has failed) or the reason why none will come. */
   established(): Promise<number>;
   /** Calls `listener` synchronously at each event; returns the function that ends it. */
   subscribe(listener: (event: PortEvent) => void): () => void;
