@@ -1,0 +1,82 @@
+/**
+ * Locks on ranges of one address space: shared for reads and fills, exclusive for writes and
+ * read-modify-writes (I7: overlapping commands are never in flight together). Strictly first come,
+ * first served among ranges that conflict, so nobody starves: a reader that comes after a waiting writer
+ * waits behind it. Knows numbers only, not what they address.
+ */
+
+export type LockMode = 'shared' | 'exclusive';
+
+interface Entry {
+  readonly start: number;
+  readonly end: number;
+  readonly mode: LockMode;
+  /** How many earlier entries that conflict are still there. Granted when none is. */
+  blockers: number;
+  /** Later entries that wait for this one, among others. */
+  readonly followers: Entry[];
+  grant: () => void;
+}
+
+/**
+ * A lock is held by whoever got its release function, until it is called. Holding one range while
+ * acquiring an overlapping one deadlocks, as with any lock.
+ */
+export class RangeLock {
+  /** Held and waiting, in order of arrival. Two entries that conflict are linked by `followers` when the later one comes. */
+  readonly #entries = new Set<Entry>();
+
+  /** Ranges that are held or waited for. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /**
+   * Resolves with the function that releases the range (idempotent) when every earlier conflicting range
+   * is released. Rejects with the signal's reason when it is aborted while waiting. An empty range
+   * conflicts with nothing. Throws RangeError for what is not a range of safe integers.
+   */
+  async acquire(offset: number, length: number, mode: LockMode, signal?: AbortSignal): Promise<() => void> {
+    const end = offset + length;
+    if (offset < 0 || length < 0 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(end)) {
+      throw new RangeError(`no range of ${length} at ${offset}`);
+    }
+    signal?.throwIfAborted();
+    const entry: Entry = { start: offset, end, mode, blockers: 0, followers: [], grant: () => {} };
+    for (const earlier of this.#entries) {
+      if (!conflict(earlier, entry)) continue;
+      earlier.followers.push(entry);
+      entry.blockers++;
+    }
+    this.#entries.add(entry);
+    if (entry.blockers > 0) await this.#granted(entry, signal);
+    return () => this.#remove(entry);
+  }
+
+  #granted(entry: Entry, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        this.#remove(entry);
+        reject(signal?.reason);
+      };
+      entry.grant = () => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  #remove(entry: Entry): void {
+    if (!this.#entries.delete(entry)) return;
+    for (const follower of entry.followers) {
+      follower.blockers--;
+      if (follower.blockers === 0 && this.#entries.has(follower)) follower.grant();
+    }
+  }
+}
+
+function conflict(one: Entry, other: Entry): boolean {
+  if (one.mode === 'shared' && other.mode === 'shared') return false;
+  return one.start < other.end && other.start < one.end;
+}
