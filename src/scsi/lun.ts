@@ -1,5 +1,5 @@
 /**
- * Logical unit numbers: the 8-byte LUN structure of SAM (SAM-5 §4.7), its addressing methods, the
+ * Logical unit numbers: the 8-byte LUN structure of SAM (SAM-5), its addressing methods, the
  * labels under which people and paths name them, and the parameter data of REPORT LUNS. Pure. Numbers
  * alone do not name a logical unit: peripheral 5 and flat 5 may be two units, so every structure has a
  * label of its own.
@@ -11,9 +11,9 @@ import type { Lun } from './port.ts';
 
 /** What the bytes of a LUN say. Everything but the methods with a plain number is kept as it is. */
 export type LunAddress =
-  /** Peripheral device addressing: one level, bus 0 (§4.7.7.2): 0 to 255. */
+  /** Peripheral device addressing: one level, bus 0: 0 to 255. */
   | { readonly method: 'peripheral'; readonly number: number }
-  /** Flat space addressing (§4.7.7.3): 0 to 16383. */
+  /** Flat space addressing: 0 to 16383. */
   | { readonly method: 'flat'; readonly number: number }
   /** Logical unit addressing: bus, target and LUN behind an SCSI bridge. */
   | { readonly method: 'logical-unit'; readonly bus: number; readonly target: number; readonly number: number }
@@ -48,7 +48,7 @@ export function decodeLun(lun: Lun): LunAddress {
   }
 }
 
-/** Byte 0 of an extended address is 11b, a length code and the method (SAM-5 §4.7.7.5). */
+/** Byte 0 of an extended address is 11b, a length code and the method. */
 function decodeExtended(lun: Lun, b0: number, b1: number): LunAddress {
   if (b0 === 0xc1 && restIsZero(lun, 2)) return { method: 'well-known', number: b1 };
   if (b0 === 0xd2 && restIsZero(lun, 4)) return { method: 'extended-flat', number: Number((lun >> 32n) & 0xff_ffffn) };
@@ -141,7 +141,7 @@ function lunOf(label: string): Lun | undefined {
   }
 }
 
-/** Parameter data of REPORT LUNS (SPC-5 §6.34). */
+/** Parameter data of REPORT LUNS (SPC). */
 export interface LunInventory {
   /** The LUNs that the data held in full. */
   readonly luns: Lun[];
