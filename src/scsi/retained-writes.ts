@@ -1,0 +1,240 @@
+/**
+ * Copies of what was written to a device with a volatile cache and is not yet known to be on its medium
+ * (I6): when the cache may have been lost, they are written again. They never overlap: a newer write
+ * takes its range from the older ones, so that the order in which they are written again does not
+ * matter. Bounded: room is reserved before a write goes out, and whoever finds none waits until a
+ * SYNCHRONIZE CACHE has made some. Knows ranges and bytes, no commands.
+ */
+
+import type { BufferPool, PoolBuffer } from './buffer-pool.ts';
+
+/** Newest bytes of a range that may be in a volatile cache only. */
+export interface RetainedWrite {
+  readonly offset: number;
+  /** Lies in one pool run. Valid until the next `discard…`, `supersede` or `keep`. */
+  readonly data: Uint8Array;
+}
+
+/** Room for the copy of one write. End it with either method, once. */
+export interface Reservation {
+  /** Copies `data`, which the device has acknowledged for `offset`. */
+  keep(offset: number, data: Uint8Array): void;
+  /** The write failed or needs no copy. */
+  cancel(): void;
+}
+
+interface Run {
+  readonly buffer: PoolBuffer;
+  readonly size: number;
+  pieces: number;
+}
+
+interface Piece {
+  offset: number;
+  end: number;
+  data: Uint8Array;
+  readonly run: Run;
+  /** Number of the acknowledgement, ascending. */
+  readonly sequence: number;
+}
+
+interface Waiter {
+  readonly length: number;
+  readonly grant: () => void;
+  readonly refuse: (reason: unknown) => void;
+}
+
+export class RetainedWrites {
+  readonly #pool: BufferPool;
+  readonly #limit: number;
+  readonly #pressure: () => void;
+  /** Ascending, never overlapping. */
+  #pieces: Piece[] = [];
+  readonly #waiters = new Set<Waiter>();
+  #held = 0;
+  #reserved = 0;
+  #sequence = 0;
+
+  /**
+   * At most `limit` bytes of pool memory are held, or one write where that is more. `pressure` is called
+   * when half of it is in use and when somebody waits: have the device synchronise its cache then.
+   */
+  constructor(pool: BufferPool, limit: number, pressure: () => void) {
+    this.#pool = pool;
+    this.#limit = limit;
+    this.#pressure = pressure;
+  }
+
+  /** Bytes of pool memory in use. */
+  get bytes(): number {
+    return this.#held;
+  }
+
+  get isEmpty(): boolean {
+    return this.#pieces.length === 0;
+  }
+
+  /** Number of the last acknowledgement. What a SYNCHRONIZE CACHE that is issued now covers is what `discardUpTo` may take later. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Resolves when there is room for `length` bytes, first come first served. Rejects with the signal's reason or that of `refuseWaiting`. */
+  reserve(length: number, signal?: AbortSignal): Promise<Reservation> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (this.#waiters.size === 0 && this.#hasRoom(length)) {
+      this.#reserved += length;
+      return Promise.resolve(this.#reservation(length));
+    }
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        this.#waiters.delete(waiter);
+        reject(signal?.reason);
+      };
+      const waiter: Waiter = {
+        length,
+        grant: () => {
+          signal?.removeEventListener('abort', onAbort);
+          this.#reserved += length;
+          resolve(this.#reservation(length));
+        },
+        refuse: (reason) => {
+          signal?.removeEventListener('abort', onAbort);
+          reject(reason);
+        },
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiters.add(waiter);
+      this.#pressure();
+    });
+  }
+
+  get hasWaiters(): boolean {
+    return this.#waiters.size > 0;
+  }
+
+  /** Rejects everybody who waits for room. */
+  refuseWaiting(reason: Error): void {
+    const waiters = [...this.#waiters];
+    this.#waiters.clear();
+    for (const waiter of waiters) waiter.refuse(reason);
+  }
+
+  /** A newer write that needs no copy (forced to the medium) was acknowledged: older copies must not come back over it. */
+  supersede(offset: number, length: number): void {
+    this.#cut(offset, offset + length);
+    this.#admit();
+  }
+
+  /** Drops the copies of writes acknowledged up to `sequence`: they are on the medium. */
+  discardUpTo(sequence: number): void {
+    const kept: Piece[] = [];
+    for (const piece of this.#pieces) {
+      if (piece.sequence > sequence) kept.push(piece);
+      else this.#drop(piece);
+    }
+    this.#pieces = kept;
+    this.#admit();
+  }
+
+  /** What must be written again, by ascending offset. */
+  get writes(): readonly RetainedWrite[] {
+    return this.#pieces;
+  }
+
+  #hasRoom(length: number): boolean {
+    const used = this.#held + this.#reserved;
+    return used === 0 || used + length <= this.#limit;
+  }
+
+  #reservation(length: number): Reservation {
+    let open = true;
+    const end = () => {
+      if (!open) throw new Error('a reservation was ended twice');
+      open = false;
+      this.#reserved -= length;
+    };
+    return {
+      keep: (offset, data) => {
+        end();
+        this.#keep(offset, data);
+        this.#admit();
+      },
+      cancel: () => {
+        end();
+        this.#admit();
+      },
+    };
+  }
+
+  #keep(offset: number, data: Uint8Array): void {
+    const before = this.#pool.bytesInUse;
+    const buffer = this.#pool.acquire(data.length);
+    const run: Run = { buffer, size: this.#pool.bytesInUse - before, pieces: 1 };
+    buffer.bytes.set(data);
+    this.#held += run.size;
+    const at = this.#cut(offset, offset + data.length);
+    this.#pieces.splice(at, 0, {
+      offset,
+      end: offset + data.length,
+      data: buffer.bytes,
+      run,
+      sequence: ++this.#sequence,
+    });
+    if (this.#held * 2 > this.#limit) this.#pressure();
+  }
+
+  /** Takes `[start, end)` from all copies; returns the index where a piece of that range belongs. */
+  #cut(start: number, end: number): number {
+    const first = this.#firstEndingAfter(start);
+    const replacement: Piece[] = [];
+    let last = first;
+    let at = first;
+    for (; last < this.#pieces.length; last++) {
+      const piece = this.#pieces[last];
+      if (piece === undefined || piece.offset >= end) break;
+      if (piece.offset < start) {
+        replacement.push(part(piece, piece.offset, start));
+        at++;
+      }
+      if (piece.end > end) replacement.push(part(piece, end, piece.end));
+      piece.run.pieces += (piece.offset < start ? 1 : 0) + (piece.end > end ? 1 : 0);
+      this.#drop(piece);
+    }
+    if (last > first) this.#pieces.splice(first, last - first, ...replacement);
+    return at;
+  }
+
+  #firstEndingAfter(offset: number): number {
+    let low = 0;
+    let high = this.#pieces.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#pieces[middle]?.end ?? 0) > offset) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  #drop({ run }: Piece): void {
+    run.pieces--;
+    if (run.pieces > 0) return;
+    this.#held -= run.size;
+    run.buffer.release();
+  }
+
+  #admit(): void {
+    for (const waiter of this.#waiters) {
+      if (!this.#hasRoom(waiter.length)) {
+        this.#pressure();
+        return;
+      }
+      this.#waiters.delete(waiter);
+      waiter.grant();
+    }
+  }
+}
+
+function part(piece: Piece, offset: number, end: number): Piece {
+  return { ...piece, offset, end, data: piece.data.subarray(offset - piece.offset, end - piece.offset) };
+}
