@@ -125,6 +125,17 @@ export const bits = (offset: number, high: number, low: number): Field<number> =
   };
 };
 
+/** The `widthBits` least significant bits (1 to 31) of the 32-bit word at `offset`: for widths that are no whole bytes and cross some. */
+export const lowBits = (offset: number, widthBits: number): Field<number> => {
+  const most = 2 ** widthBits - 1;
+  return {
+    firstBit: offset * 8 + 32 - widthBits,
+    widthBits,
+    get: (view) => view.getUint32(offset) & most,
+    set: (view, value) => view.setUint32(offset, ((view.getUint32(offset) & ~most) | checked(value, most)) >>> 0),
+  };
+};
+
 /** `length` raw bytes. `get` returns a view into the header, not a copy; `set` zero-fills what `value` does not cover. */
 export const bytes = (offset: number, length: number): Field<Uint8Array> => ({
   firstBit: offset * 8,

@@ -349,7 +349,6 @@ export function senseError(sense: Sense, context: SenseContext): IserfsError {
 
 /** Additional sense codes that say more than their sense key, as `ASC << 8 | ASCQ`. */
 const codesByAdditionalSense: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
-  [0x0c0c, 'data-lost'],
   [0x2000, 'unsupported'],
   [0x2100, 'out-of-range'],
   [0x2500, 'logical-unit-gone'],
@@ -361,13 +360,11 @@ const codesByAdditionalSense: ReadonlyMap<number, ErrorCode> = new Map<number, E
   [0x2705, 'write-protected'],
   [0x2706, 'write-protected'],
   [0x2707, 'no-space'],
-  [0x3807, 'no-space'],
   [0x3a00, 'not-ready'],
   [0x3f05, 'logical-unit-changed'],
 ]);
 
 const codesByKey: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
-  [SenseKey['recovered-error'], 'internal'],
   [SenseKey['not-ready'], 'not-ready'],
   [SenseKey['medium-error'], 'medium-error'],
   [SenseKey['hardware-error'], 'hardware-error'],
@@ -375,8 +372,7 @@ const codesByKey: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [SenseKey['unit-attention'], 'logical-unit-changed'],
   [SenseKey['data-protect'], 'write-protected'],
   [SenseKey['blank-check'], 'medium-error'],
-  [SenseKey['copy-aborted'], 'aborted'],
-  [SenseKey['aborted-command'], 'aborted'],
+  [SenseKey['aborted-command'], 'hardware-error'],
   [SenseKey['volume-overflow'], 'no-space'],
   [SenseKey.miscompare, 'medium-error'],
 ]);
