@@ -71,16 +71,15 @@ export class CommandWindow {
 export type Arrival = 'execute' | 'hold' | 'discard';
 
 /**
- * The target's end: executes in CmdSN order and says how much more it takes. Every non-immediate command
- * that was answered `execute` (or named by `nextHeld`) is reported by `complete` when it has ended: only
- * then does its place open again.
+ * The target's end. Two questions in one number pair: in which order commands are executed (`arrive`,
+ * `advance`), and how many more fit (`begin`, `finish`, for commands that last, such as SCSI tasks).
  */
 export class TargetCommandWindow {
-  /** Most non-immediate commands that are held or executed at a time. */
+  /** Most non-immediate commands that the target has room for at a time. */
   readonly size: number;
   #expCmdSn: number;
   #maxCmdSn: number;
-  #executing = 0;
+  #underWay = 0;
   readonly #held = new Set<number>();
 
   /** `cmdSn`: that of the login, which the first command repeats. `size`: 1 or more. */
@@ -91,57 +90,54 @@ export class TargetCommandWindow {
     this.#maxCmdSn = serialAdd(cmdSn, size - 1);
   }
 
+  /** The next CmdSN to execute. */
   get expCmdSn(): number {
     return this.#expCmdSn;
   }
 
+  /** The last CmdSN that is let in; `expCmdSn - 1` while there is no room. Never moves back. */
   get maxCmdSn(): number {
+    // Worked out when it is asked for: by then every command that was executed has begun, if it lasts.
+    const most = serialAdd(this.#expCmdSn, this.size - this.#underWay - 1);
+    if (serialLess(this.#maxCmdSn, most)) this.#maxCmdSn = most;
     return this.#maxCmdSn;
   }
 
-  /** Non-immediate commands under way. */
-  get executing(): number {
-    return this.#executing;
-  }
-
   /**
-   * A command has come. An immediate one is executed whatever its number and takes no place; one outside
-   * the window, or that has come before, is discarded. After `execute`, ask `nextHeld`.
+   * A command has come. An immediate one is executed whatever its number; one outside the window, or
+   * that has come before, is discarded. A non-immediate one that is executed moves ExpCmdSN: the caller
+   * then takes what it holds for the new ExpCmdSN, with `advance`, for as long as there is something.
    */
   arrive(cmdSn: number, immediate: boolean): Arrival {
     if (immediate) return 'execute';
-    if (serialLess(cmdSn, this.#expCmdSn) || !serialLessOrEqual(cmdSn, this.#maxCmdSn) || this.#held.has(cmdSn)) return 'discard';
+    const isInWindow = serialLessOrEqual(this.#expCmdSn, cmdSn) && serialLessOrEqual(cmdSn, this.maxCmdSn);
+    if (!isInWindow || this.#held.has(cmdSn)) return 'discard';
     if (cmdSn !== this.#expCmdSn) {
       this.#held.add(cmdSn);
       return 'hold';
     }
-    this.#begin();
+    this.#received();
     return 'execute';
   }
 
-  /** The CmdSN of a held command whose turn has come, counted as executing from now on. Call until undefined. */
-  nextHeld(): number | undefined {
-    const cmdSn = this.#expCmdSn;
-    if (!this.#held.delete(cmdSn)) return undefined;
-    this.#begin();
-    return cmdSn;
+  /** The command that was held for ExpCmdSN is executed now. Throws RangeError where none was. */
+  advance(): void {
+    if (!this.#held.delete(this.#expCmdSn)) throw new RangeError(`no command is held for CmdSN ${this.#expCmdSn}`);
+    this.#received();
   }
 
-  /** A non-immediate command has ended (its response may be sent after this, with the new numbers). */
-  complete(): void {
-    if (this.#executing === 0) throw new RangeError('no command is executing');
-    this.#executing--;
-    this.#open();
+  /** A non-immediate command that was executed needs room until `finish`. */
+  begin(): void {
+    this.#underWay++;
   }
 
-  #begin(): void {
+  /** Such a command has ended; what is sent from now on says that there is room again. */
+  finish(): void {
+    if (this.#underWay === 0) throw new RangeError('no command is under way');
+    this.#underWay--;
+  }
+
+  #received(): void {
     this.#expCmdSn = serialAdd(this.#expCmdSn, 1);
-    this.#executing++;
-    this.#open();
-  }
-
-  #open(): void {
-    const most = serialAdd(this.#expCmdSn, this.size - this.#executing - 1);
-    if (serialLess(this.#maxCmdSn, most)) this.#maxCmdSn = most;
   }
 }
