@@ -1,0 +1,87 @@
+/**
+ * What a mount is at one moment, as plain data: the one source of the status and info files, their
+ * `.json` twins and the metrics. Types only.
+ */
+
+import type { SessionStatus } from './iser/initiator.ts';
+import type { LatencySummary } from './scsi/latency-histogram.ts';
+
+export interface MountSnapshot {
+  readonly version: string;
+  readonly pid: number;
+  readonly mountpoint: string;
+  readonly initiatorName: string;
+  readonly startedAt: Date;
+  readonly uptimeMs: number;
+  /** Option names and their values as people write them; no secrets. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly cache: CacheSnapshot;
+  readonly openImages: number;
+  readonly targets: readonly TargetSnapshot[];
+}
+
+export interface CacheSnapshot {
+  readonly capacity: number;
+  readonly bytes: number;
+  readonly limboBytes: number;
+  readonly evictions: number;
+  /** Bytes of data memory that have an owner, and that are allocated. */
+  readonly poolBytesInUse: number;
+  readonly poolBytesAllocated: number;
+}
+
+export interface TargetSnapshot {
+  readonly name: string;
+  /** The session's state, or `unavailable` where there never was one. */
+  readonly state: string;
+  /** Why there is no session, or what troubles the one there is. */
+  readonly problem: string | undefined;
+  readonly session: SessionStatus | undefined;
+  readonly luns: readonly LunSnapshot[];
+}
+
+export interface LunSnapshot {
+  readonly label: string;
+  /** `unavailable` where the logical unit could not be attached. */
+  readonly state: string;
+  readonly problem: string | undefined;
+  readonly identity: LunIdentity | undefined;
+  readonly counters: LunCounters | undefined;
+}
+
+export interface LunIdentity {
+  readonly vendor: string;
+  readonly product: string;
+  readonly revision: string;
+  readonly serial: string | undefined;
+  readonly designators: readonly string[];
+  /** Bytes. */
+  readonly capacity: number;
+  readonly blockLength: number;
+  readonly physicalBlockLength: number;
+  /** Bytes; undefined where the logical unit states no limit. */
+  readonly maximumTransferLength: number | undefined;
+  readonly optimalTransferLength: number | undefined;
+  readonly optimalTransferGranularity: number | undefined;
+  readonly thin: boolean;
+  readonly volatileCache: boolean;
+  /** Of the logical unit; a mount may be read-only beside it. */
+  readonly writeProtected: boolean;
+  readonly access: 'read-write' | 'read-only';
+}
+
+export interface LunCounters {
+  readonly reads: number;
+  readonly writes: number;
+  readonly flushes: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly errors: number;
+  readonly retries: number;
+  readonly cacheHits: number;
+  readonly cacheMisses: number;
+  readonly readaheadBytes: number;
+  readonly readLatency: LatencySummary;
+  readonly writeLatency: LatencySummary;
+  readonly flushLatency: LatencySummary;
+}
