@@ -1,0 +1,668 @@
+/**
+ * The initiator's full-feature phase of one session with one connection (RFC 7143 §8.1): numbering,
+ * the command window, tasks and their abort, keepalive, asynchronous messages, logout. Pure: it talks
+ * to an `InitiatorDatamover`, is told the time, and is asked when it wants to be woken. It knows no
+ * transport and no SCSI; how a lost session is replaced is `initiator.ts`'s affair.
+ *
+ * States are those of the RFC's session diagram as far as one connection has them. I1: a command takes
+ * the next CmdSN exactly once, inside the window. I2: a task's tag and buffers are its own until its one
+ * terminal event, and that comes only when nothing below references the buffers any more.
+ */
+
+import { IserfsError, NexusLostError, ProtocolError } from '../../errors.ts';
+import type { Lun, ScsiResult, TaskManagementFunction } from '../../scsi/port.ts';
+import type { InitiatorDatamover, TaskBuffers } from '../datamover/datamover.ts';
+import { CommandWindow } from './command-window.ts';
+import type { LoginResult } from './login.ts';
+import {
+  AsyncEvent,
+  BHS_LENGTH,
+  decodePdu,
+  describePdu,
+  NO_BYTES,
+  NO_LUN,
+  type Pdu,
+  pdu,
+  RESERVED_TAG,
+  RejectReason,
+  type TargetControlPdu,
+  TaskAttribute,
+  TaskManagementCode,
+  TaskManagementResponseCode,
+} from './pdu.ts';
+import { serialAdd } from './serial.ts';
+import { encodeText, TextAssembler } from './text.ts';
+
+export interface SessionOptions {
+  readonly datamover: InitiatorDatamover;
+  readonly login: LoginResult;
+  readonly cid: number;
+  /** Milliseconds, only ever growing. */
+  readonly now: () => number;
+  /** A NOP-Out goes out after this long without a PDU from the target. */
+  readonly keepaliveIntervalMs: number;
+  /** The peer is dead when nothing has come for this long after the NOP-Out. */
+  readonly keepaliveTimeoutMs: number;
+  /** Bound on the answer to a task management request and to a logout; then the session is dropped. */
+  readonly managementTimeoutMs: number;
+  /** Commands in flight at most, whatever the window allows. */
+  readonly maxCommands: number;
+  readonly events: SessionEvents;
+}
+
+export interface SessionEvents {
+  /**
+   * The session is over, for `reason`; called once, after every task has been settled. `waitMs` is how
+   * long the target asked to be left alone (Time2Wait).
+   */
+  ended(reason: Error, waitMs: number): void;
+  asynchronousSense(lun: Lun, sense: Uint8Array): void;
+}
+
+/** A SCSI command to submit; buffers are borrowed until one of the callbacks, of which exactly one is called, once. */
+export interface TaskRequest extends TaskBuffers {
+  readonly lun: Lun;
+  readonly cdb: Uint8Array;
+  readonly timeoutMs: number;
+  readonly succeed: (result: ScsiResult) => void;
+  readonly fail: (error: Error) => void;
+}
+
+type SessionState =
+  | { readonly name: 'LOGGED_IN' }
+  /** The target asked for a logout; it is sent when the tasks in flight are done, or at `deadline`. */
+  | { readonly name: 'LOGOUT_REQUESTED'; readonly deadline: number; readonly waitMs: number }
+  | { readonly name: 'IN_LOGOUT'; readonly reason: Error }
+  /** The connection is gone and the data mover is letting go of the buffers. */
+  | { readonly name: 'CLEANUP_WAIT' }
+  | { readonly name: 'FREE' };
+
+interface ScsiTask {
+  readonly kind: 'scsi';
+  readonly request: TaskRequest;
+  readonly deadline: number;
+  /** Set once it is on the wire. */
+  sent: { readonly itt: number; readonly cmdSn: number } | undefined;
+  /** Why an ABORT TASK is under way for it. */
+  aborting: IserfsError | undefined;
+}
+
+type Exchange =
+  | ScsiTask
+  | {
+      readonly kind: 'management';
+      readonly deadline: number;
+      readonly done: (response: number) => void;
+      readonly fail: (error: Error) => void;
+    }
+  | {
+      readonly kind: 'text';
+      readonly deadline: number;
+      readonly assembler: TextAssembler;
+      readonly done: (text: Uint8Array) => void;
+      readonly fail: (error: Error) => void;
+    }
+  | { readonly kind: 'nop'; deadline: number }
+  | { readonly kind: 'logout'; readonly deadline: number };
+
+/** Longest answer to a text request: SendTargets on a portal with many thousands of targets. */
+const MAX_TEXT = 16 * 1024 * 1024;
+
+/** Ends a submitted task early: `fail` is called with `reason` once the target has let go of it. */
+export type AbortTask = (reason: IserfsError) => void;
+
+export class InitiatorSession {
+  readonly #options: SessionOptions;
+  readonly #datamover: InitiatorDatamover;
+  readonly #window: CommandWindow;
+  #state: SessionState = { name: 'LOGGED_IN' };
+  #expStatSn: number;
+  #nextItt = 1;
+  /** What waits for an answer, by initiator task tag. */
+  readonly #exchanges = new Map<number, Exchange>();
+  /** Commands that wait for the window, oldest first. */
+  readonly #queue: ScsiTask[] = [];
+  #scsiInFlight = 0;
+  #lastReceived: number;
+  #keepalivePending = false;
+  /** No exchange has an earlier deadline than this. */
+  #earliestDeadline = Number.POSITIVE_INFINITY;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#datamover = options.datamover;
+    this.#window = new CommandWindow(options.login.cmdSn);
+    this.#window.update(options.login.expCmdSn, options.login.maxCmdSn);
+    this.#expStatSn = options.login.expStatSn;
+    this.#lastReceived = options.now();
+  }
+
+  get state(): SessionState['name'] {
+    return this.#state.name;
+  }
+
+  get commandsInFlight(): number {
+    return this.#scsiInFlight;
+  }
+
+  get commandsQueued(): number {
+    return this.#queue.length;
+  }
+
+  /** Commands that the target has room for, those in flight included. */
+  get commandWindow(): number {
+    return serialAdd(this.#window.maxCmdSn, 1 - this.#window.expCmdSn);
+  }
+
+  /** For PDUs that the data mover makes itself. */
+  get expStatSn(): number {
+    return this.#expStatSn;
+  }
+
+  // ---- what the initiator asks for ----
+
+  /** Sends a SCSI command as soon as the window allows; returns the function that aborts it. */
+  submit(request: TaskRequest): AbortTask {
+    const deadline = this.#options.now() + request.timeoutMs;
+    const task: ScsiTask = { kind: 'scsi', request, deadline, sent: undefined, aborting: undefined };
+    if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'IN_LOGOUT') {
+      request.fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
+      return () => {};
+    }
+    this.#queue.push(task);
+    this.#noteDeadline(deadline);
+    this.#sendQueued();
+    return (reason) => this.#abort(task, reason);
+  }
+
+  /** Sends a task management request for a logical unit (RFC 7143 §11.5). Resolves when its function is complete. */
+  manage(function_: Exclude<TaskManagementFunction, 'abort-task'>, lun: Lun): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#sendManagement(
+        pdu({ opcode: 'task-management-request', function: TaskManagementCode[function_], lun, referencedTaskTag: RESERVED_TAG }),
+        (response) => {
+          if (response !== TaskManagementResponseCode.complete) {
+            const unsupported = response === TaskManagementResponseCode.unsupported;
+            reject(new IserfsError(unsupported ? 'unsupported' : 'illegal-request', `${function_}: ${managementText(response)}`));
+            return;
+          }
+          // Nothing will be heard of the tasks that the function ended.
+          this.#dropTasks((task) => function_ === 'target-warm-reset' || task.request.lun === lun, `ended by ${function_}`);
+          resolve();
+        },
+        reject,
+      );
+    });
+  }
+
+  /** One text exchange (RFC 7143 §11.10), continuations included: `key=value` pairs in, the answer's bytes out. */
+  exchangeText(pairs: readonly (readonly [string, string])[]): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      if (this.#state.name !== 'LOGGED_IN') {
+        reject(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
+        return;
+      }
+      const deadline = this.#options.now() + this.#options.managementTimeoutMs;
+      const itt = this.#register({ kind: 'text', deadline, assembler: new TextAssembler(MAX_TEXT), done: resolve, fail: reject });
+      this.#sendText(itt, RESERVED_TAG, encodeText(pairs));
+    });
+  }
+
+  /** Ends the session in order: no new command, LOGOUT, connection closed. `ended` follows, with `reason`. */
+  logout(reason: Error): void {
+    if (this.#state.name !== 'LOGGED_IN' && this.#state.name !== 'LOGOUT_REQUESTED') return;
+    this.#state = { name: 'IN_LOGOUT', reason };
+    this.#failQueue(reason);
+    const deadline = this.#options.now() + this.#options.managementTimeoutMs;
+    const itt = this.#register({ kind: 'logout', deadline });
+    // Reason code 0: close the session (RFC 7143 §11.14.1).
+    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'logout-request', reason: 0, itt, cid: this.#options.cid }));
+  }
+
+  /** Drops the session: every task rejects with `NexusLostError` once the data mover has let go of its buffers. */
+  drop(reason: Error, waitMs = 0): void {
+    if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
+    this.#state = { name: 'CLEANUP_WAIT' };
+    const finish = () => {
+      this.#state = { name: 'FREE' };
+      this.#failQueue(reason);
+      for (const [itt, exchange] of [...this.#exchanges]) {
+        this.#exchanges.delete(itt);
+        if (exchange.kind === 'nop' || exchange.kind === 'logout') continue;
+        const lost = new NexusLostError(reason.message, { mayHaveExecuted: true, cause: reason });
+        if (exchange.kind === 'scsi') this.#end(exchange, () => exchange.request.fail(lost));
+        else exchange.fail(lost);
+      }
+      this.#options.events.ended(reason, waitMs);
+    };
+    this.#datamover.terminate('abrupt').then(finish, finish);
+  }
+
+  // ---- what the data mover reports ----
+
+  connectionTerminated(error?: Error): void {
+    if (this.#state.name === 'IN_LOGOUT') this.drop(this.#state.reason);
+    else this.drop(error ?? new IserfsError('connection-lost', 'the target closed the connection'));
+  }
+
+  windowNotify(expCmdSn: number, maxCmdSn: number): void {
+    this.#lastReceived = this.#options.now();
+    this.#window.update(expCmdSn, maxCmdSn);
+    if (this.#queue.length > 0) this.#sendQueued();
+  }
+
+  /** A control PDU from the target. Whatever the peer does wrong drops the session. */
+  handlePdu(received: TargetControlPdu, transferred: number): void {
+    if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
+    this.#lastReceived = this.#options.now();
+    try {
+      this.#checkStatSn(received);
+      this.#window.update(received.expCmdSn, received.maxCmdSn);
+      this.#dispatch(received, transferred);
+    } catch (error) {
+      this.drop(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
+    if (this.#queue.length > 0) this.#sendQueued();
+    this.#logoutWhenDrained();
+  }
+
+  // ---- time ----
+
+  /** When `handleTimeout` wants to be called next. */
+  pollTimeout(): number | undefined {
+    switch (this.#state.name) {
+      case 'FREE':
+      case 'CLEANUP_WAIT':
+        return undefined;
+      case 'LOGOUT_REQUESTED':
+        return Math.min(this.#state.deadline, this.#earliestDeadline, this.#keepaliveDue());
+      default:
+        return Math.min(this.#earliestDeadline, this.#keepaliveDue());
+    }
+  }
+
+  handleTimeout(now: number): void {
+    if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT') return;
+    if (now >= this.#earliestDeadline) this.#expire(now);
+    if (this.#state.name === 'LOGOUT_REQUESTED' && now >= this.#state.deadline) this.#logoutWhenDrained(true);
+    if (this.#state.name === 'LOGGED_IN' && now >= this.#keepaliveDue()) this.#sendKeepalive(now);
+  }
+
+  // ---- commands ----
+
+  #sendQueued(): void {
+    while (
+      this.#queue.length > 0 &&
+      this.#state.name === 'LOGGED_IN' &&
+      this.#window.isOpen &&
+      this.#scsiInFlight < this.#options.maxCommands
+    ) {
+      this.#send(this.#queue.shift() as ScsiTask);
+    }
+  }
+
+  #send(task: ScsiTask): void {
+    const { request } = task;
+    const cmdSn = this.#window.take();
+    const itt = this.#register(task);
+    task.sent = { itt, cmdSn };
+    this.#scsiInFlight++;
+    this.#datamover.sendControl(
+      pdu({
+        opcode: 'scsi-command',
+        final: true,
+        read: request.dataIn !== undefined,
+        write: request.dataOut !== undefined,
+        attribute: TaskAttribute.simple,
+        lun: request.lun,
+        itt,
+        expectedDataTransferLength: request.dataIn?.length ?? request.dataOut?.length ?? 0,
+        cmdSn,
+        expStatSn: this.#expStatSn,
+        cdb: request.cdb,
+      }),
+      request,
+    );
+  }
+
+  #abort(task: ScsiTask, reason: IserfsError): void {
+    if (task.sent === undefined) {
+      const index = this.#queue.indexOf(task);
+      if (index < 0) return;
+      this.#queue.splice(index, 1);
+      task.request.fail(reason);
+      return;
+    }
+    const { itt, cmdSn } = task.sent;
+    if (this.#exchanges.get(itt) !== task || task.aborting !== undefined) return;
+    if (this.#state.name === 'CLEANUP_WAIT') return; // it is being rejected already
+    task.aborting = reason;
+    this.#sendManagement(
+      pdu({
+        opcode: 'task-management-request',
+        function: TaskManagementCode['abort-task'],
+        lun: task.request.lun,
+        referencedTaskTag: itt,
+        refCmdSn: cmdSn,
+      }),
+      (response) => {
+        if (this.#exchanges.get(itt) !== task) return; // its own response came first
+        if (response === TaskManagementResponseCode.complete) {
+          this.#exchanges.delete(itt);
+          this.#datamover.deallocateTask(itt);
+          this.#end(task, () => task.request.fail(reason));
+          return;
+        }
+        // The target does not own up to the task, nor has it answered it: its fate is unknown.
+        this.drop(new IserfsError('command-timeout', `${reason.message}; ABORT TASK: ${managementText(response)}`));
+      },
+      () => {},
+    );
+  }
+
+  /** Takes a task off the books, then tells its owner. */
+  #end(task: ScsiTask, tell: () => void): void {
+    if (task.sent !== undefined) this.#scsiInFlight--;
+    tell();
+  }
+
+  #dropTasks(concerned: (task: ScsiTask) => boolean, why: string): void {
+    for (const [itt, exchange] of [...this.#exchanges]) {
+      if (exchange.kind !== 'scsi' || !concerned(exchange)) continue;
+      this.#exchanges.delete(itt);
+      this.#datamover.deallocateTask(itt);
+      this.#end(exchange, () => exchange.request.fail(exchange.aborting ?? new IserfsError('aborted', `the command was ${why}`)));
+    }
+  }
+
+  #failQueue(reason: Error): void {
+    for (const task of this.#queue.splice(0)) {
+      task.request.fail(new NexusLostError(reason.message, { mayHaveExecuted: false, cause: reason }));
+    }
+  }
+
+  #sendManagement(request: Pdu<'task-management-request'>, done: (response: number) => void, fail: (error: Error) => void): void {
+    if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT') {
+      fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
+      return;
+    }
+    const deadline = this.#options.now() + this.#options.managementTimeoutMs;
+    const itt = this.#register({ kind: 'management', deadline, done, fail });
+    this.#datamover.sendControl({ ...request, ...this.#immediate(), itt });
+  }
+
+  #sendText(itt: number, ttt: number, data: Uint8Array): void {
+    // Immediate, so that a closed command window does not hold it up.
+    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'text-request', final: true, itt, ttt, data }));
+  }
+
+  /** Fields of a PDU that takes no CmdSN of its own (RFC 7143 §4.2.2.1). */
+  #immediate(): { immediate: true; cmdSn: number; expStatSn: number } {
+    return { immediate: true, cmdSn: this.#window.cmdSn, expStatSn: this.#expStatSn };
+  }
+
+  #register(exchange: Exchange): number {
+    while (this.#nextItt === RESERVED_TAG || this.#exchanges.has(this.#nextItt)) this.#nextItt = serialAdd(this.#nextItt, 1);
+    const itt = this.#nextItt;
+    this.#nextItt = serialAdd(itt, 1);
+    this.#exchanges.set(itt, exchange);
+    this.#noteDeadline(exchange.deadline);
+    return itt;
+  }
+
+  // ---- answers ----
+
+  /**
+   * StatSN counts every PDU that ends something (RFC 7143 §4.2.2.2). At ErrorRecoveryLevel 0 nothing is
+   * sent again, so a gap means that an answer is lost for good.
+   */
+  #checkStatSn(received: TargetControlPdu): void {
+    const consumes = received.opcode !== 'nop-in' || received.itt !== RESERVED_TAG;
+    if (!consumes) return;
+    if (received.statSn !== this.#expStatSn) {
+      throw new ProtocolError(
+        `${received.opcode} has StatSN ${received.statSn} where ${this.#expStatSn} is due`,
+        'RFC 7143 §4.2.2.2',
+      );
+    }
+    this.#expStatSn = serialAdd(this.#expStatSn, 1);
+  }
+
+  #dispatch(received: TargetControlPdu, transferred: number): void {
+    switch (received.opcode) {
+      case 'scsi-response':
+        this.#onScsiResponse(received, transferred);
+        return;
+      case 'nop-in':
+        this.#onNopIn(received);
+        return;
+      case 'task-management-response': {
+        const exchange = this.#take(received, 'management');
+        exchange.done(received.response);
+        return;
+      }
+      case 'text-response':
+        this.#onTextResponse(received);
+        return;
+      case 'logout-response':
+        this.#take(received, 'logout');
+        this.#endLogout();
+        return;
+      case 'asynchronous-message':
+        this.#onAsynchronousMessage(received);
+        return;
+      case 'reject':
+        this.#onReject(received);
+        return;
+      case 'login-response':
+        throw new ProtocolError('Login Response in the full-feature phase', 'RFC 7143 §11.13');
+      default:
+        received satisfies never;
+    }
+  }
+
+  #take<K extends Exchange['kind']>(received: TargetControlPdu, kind: K): Extract<Exchange, { kind: K }> {
+    const exchange = this.#exchanges.get(received.itt);
+    if (exchange?.kind !== kind) throw new ProtocolError(`${describePdu(received)} answers nothing that was asked`);
+    this.#exchanges.delete(received.itt);
+    return exchange as Extract<Exchange, { kind: K }>;
+  }
+
+  #onScsiResponse(received: Pdu<'scsi-response'>, transferred: number): void {
+    const task = this.#take(received, 'scsi');
+    const { request } = task;
+    if (received.response !== 0) {
+      const error = new IserfsError(
+        'hardware-error',
+        `the target could not carry the command out (response ${received.response})`,
+      );
+      this.#end(task, () => request.fail(error));
+      return;
+    }
+    const expected = request.dataIn?.length ?? request.dataOut?.length ?? 0;
+    const due = received.underflow ? Math.max(0, expected - received.residualCount) : expected;
+    const result: ScsiResult = {
+      status: received.status,
+      sense: senseData(received.data),
+      transferred: request.dataIn === undefined ? due : Math.min(due, transferred),
+    };
+    this.#end(task, () => request.succeed(result));
+  }
+
+  #onNopIn(received: Pdu<'nop-in'>): void {
+    if (received.itt !== RESERVED_TAG) {
+      this.#take(received, 'nop');
+      this.#keepalivePending = false;
+      return;
+    }
+    if (received.ttt === RESERVED_TAG) return; // numbering only
+    this.#datamover.sendControl(
+      pdu({ ...this.#immediate(), opcode: 'nop-out', lun: received.lun, itt: RESERVED_TAG, ttt: received.ttt }),
+    );
+  }
+
+  #onTextResponse(received: Pdu<'text-response'>): void {
+    const exchange = this.#exchanges.get(received.itt);
+    if (exchange?.kind !== 'text') throw new ProtocolError(`${describePdu(received)} answers nothing that was asked`);
+    const text = exchange.assembler.add(received.data, received.continue || !received.final);
+    if (text === undefined) {
+      if (received.ttt === RESERVED_TAG) throw new ProtocolError('a text answer to be continued has no tag', 'RFC 7143 §11.11.4');
+      this.#sendText(received.itt, received.ttt, NO_BYTES);
+      return;
+    }
+    this.#exchanges.delete(received.itt);
+    exchange.done(text.slice()); // `received.data` is lent for the call
+  }
+
+  #onAsynchronousMessage(received: Pdu<'asynchronous-message'>): void {
+    const reason = (what: string) => new IserfsError('connection-lost', `the target ${what}`);
+    switch (received.asyncEvent) {
+      case AsyncEvent['scsi-event']:
+        this.#options.events.asynchronousSense(received.lun, senseData(received.data));
+        return;
+      case AsyncEvent['logout-requested']: {
+        if (this.#state.name !== 'LOGGED_IN') return;
+        // Parameter 3 is how many seconds it waits; half of that is for the commands in flight.
+        const deadline = this.#options.now() + received.parameter3 * 500;
+        this.#state = { name: 'LOGOUT_REQUESTED', deadline, waitMs: 0 };
+        return;
+      }
+      case AsyncEvent['connection-dropped']:
+        this.drop(reason('announced that it drops the connection'), received.parameter2 * 1000);
+        return;
+      case AsyncEvent['session-dropped']:
+        this.drop(reason('announced that it drops the session'), received.parameter2 * 1000);
+        return;
+      case AsyncEvent['negotiation-requested']:
+        this.#renegotiate();
+        return;
+      default: // vendor-specific, or newer than this: information only
+    }
+  }
+
+  /** Answers the target's wish to negotiate again by declaring what holds already; the target may then offer. */
+  #renegotiate(): void {
+    const declared = this.#datamover.keyOffers('normal')['MaxRecvDataSegmentLength'];
+    const pairs: [string, string][] = declared === undefined ? [] : [['MaxRecvDataSegmentLength', declared]];
+    this.exchangeText(pairs).catch((error: Error) => this.drop(error));
+  }
+
+  #onReject(received: Pdu<'reject'>): void {
+    const why = rejectText(received.reason);
+    if (received.data.length < BHS_LENGTH) throw new ProtocolError(`the target rejected a PDU without saying which: ${why}`);
+    const rejected = decodePdu(received.data.slice(0, BHS_LENGTH));
+    const error = new IserfsError('illegal-request', `the target rejected ${describePdu(rejected)}: ${why}`);
+    const exchange = this.#exchanges.get(rejected.itt);
+    if (rejected.opcode === 'nop-out') {
+      // It is alive, which is all that was asked.
+      if (exchange?.kind !== 'nop') return;
+      this.#exchanges.delete(rejected.itt);
+      this.#keepalivePending = false;
+      return;
+    }
+    if (rejected.opcode === 'scsi-command' && exchange?.kind === 'scsi') {
+      this.#exchanges.delete(rejected.itt);
+      this.#datamover.deallocateTask(rejected.itt);
+      this.#end(exchange, () => exchange.request.fail(error));
+      return;
+    }
+    if ((exchange?.kind === 'management' || exchange?.kind === 'text') && rejected.opcode !== 'data-out') {
+      this.#exchanges.delete(rejected.itt);
+      exchange.fail(error);
+      // An abort that cannot be made leaves its command's fate unknown.
+      if (exchange.kind === 'management') this.drop(error);
+      return;
+    }
+    throw error;
+  }
+
+  // ---- logout ----
+
+  #logoutWhenDrained(now = false): void {
+    if (this.#state.name !== 'LOGOUT_REQUESTED') return;
+    if (this.#scsiInFlight > 0 && !now) return;
+    this.logout(new IserfsError('connection-lost', 'the target asked for a logout'));
+  }
+
+  #endLogout(): void {
+    const reason = this.#state.name === 'IN_LOGOUT' ? this.#state.reason : new IserfsError('connection-lost', 'logged out');
+    this.drop(reason);
+  }
+
+  // ---- time ----
+
+  #noteDeadline(deadline: number): void {
+    if (deadline < this.#earliestDeadline) this.#earliestDeadline = deadline;
+  }
+
+  #keepaliveDue(): number {
+    if (this.#keepalivePending || this.#state.name !== 'LOGGED_IN') return Number.POSITIVE_INFINITY;
+    return this.#lastReceived + this.#options.keepaliveIntervalMs;
+  }
+
+  #sendKeepalive(now: number): void {
+    this.#keepalivePending = true;
+    const itt = this.#register({ kind: 'nop', deadline: now + this.#options.keepaliveTimeoutMs });
+    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'nop-out', lun: NO_LUN, itt, ttt: RESERVED_TAG }));
+  }
+
+  #expire(now: number): void {
+    this.#earliestDeadline = Number.POSITIVE_INFINITY;
+    for (const task of [...this.#queue]) {
+      if (now >= task.deadline) this.#abort(task, commandTimeout(task, 'the target did not take it'));
+      else this.#noteDeadline(task.deadline);
+    }
+    for (const exchange of [...this.#exchanges.values()]) {
+      if (exchange.kind === 'scsi' && exchange.aborting !== undefined) continue; // its ABORT TASK has a deadline
+      if (now < exchange.deadline) {
+        this.#noteDeadline(exchange.deadline);
+        continue;
+      }
+      switch (exchange.kind) {
+        case 'scsi':
+          this.#abort(exchange, commandTimeout(exchange, 'the target did not answer'));
+          break;
+        case 'nop': {
+          const quietSince = this.#lastReceived + this.#options.keepaliveTimeoutMs;
+          if (now < quietSince) {
+            // Other PDUs came meanwhile, so it is alive.
+            exchange.deadline = quietSince;
+            this.#noteDeadline(quietSince);
+            break;
+          }
+          const seconds = (this.#options.keepaliveIntervalMs + this.#options.keepaliveTimeoutMs) / 1000;
+          this.drop(new IserfsError('connection-lost', `no answer from the target for ${seconds} s`));
+          return;
+        }
+        case 'logout':
+          this.#endLogout();
+          return;
+        default:
+          this.drop(new IserfsError('command-timeout', 'the target did not answer a task management or text request'));
+          return;
+      }
+    }
+  }
+}
+
+/** The sense data of a data segment that begins with its length (RFC 7143 §11.4.7.2). A copy. */
+function senseData(data: Uint8Array): Uint8Array {
+  if (data.length < 2) return NO_BYTES;
+  const length = (data[0] ?? 0) * 256 + (data[1] ?? 0);
+  return data.slice(2, 2 + length);
+}
+
+function commandTimeout(task: ScsiTask, why: string): IserfsError {
+  return new IserfsError('command-timeout', `command timed out after ${task.request.timeoutMs / 1000} s: ${why}`);
+}
+
+function managementText(response: number): string {
+  for (const [name, code] of Object.entries(TaskManagementResponseCode)) if (code === response) return name.replaceAll('-', ' ');
+  return `response ${response}`;
+}
+
+function rejectText(reason: number): string {
+  for (const [name, code] of Object.entries(RejectReason)) if (code === reason) return name.replaceAll('-', ' ');
+  return `reason 0x${reason.toString(16)}`;
+}

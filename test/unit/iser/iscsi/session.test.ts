@@ -1,0 +1,457 @@
+import { describe, expect, it } from 'vitest';
+import { errorCode, IserfsError, NexusLostError } from '../../../../src/errors.ts';
+import type { LoginResult } from '../../../../src/iser/iscsi/login.ts';
+import {
+  AsyncEvent,
+  encodeBhs,
+  type Pdu,
+  pdu,
+  RESERVED_TAG,
+  RejectReason,
+  type TargetControlPdu,
+  TaskManagementCode,
+  TaskManagementResponseCode,
+} from '../../../../src/iser/iscsi/pdu.ts';
+import { InitiatorSession } from '../../../../src/iser/iscsi/session.ts';
+import type { ScsiResult } from '../../../../src/scsi/port.ts';
+import { RecordingDatamover } from '../../../support/recording-datamover.ts';
+
+const FIRST_CMD_SN = 100;
+const FIRST_STAT_SN = 500;
+
+function setUp(options: { window?: number; holdTermination?: boolean } = {}) {
+  const datamover = new RecordingDatamover();
+  datamover.holdTermination = options.holdTermination ?? false;
+  let now = 0;
+  const ended: { reason: Error; waitMs: number }[] = [];
+  const asynchronous: { lun: bigint; sense: Uint8Array }[] = [];
+  const login = {
+    tsih: 1,
+    cmdSn: FIRST_CMD_SN,
+    expStatSn: FIRST_STAT_SN,
+    expCmdSn: FIRST_CMD_SN,
+    maxCmdSn: FIRST_CMD_SN + (options.window ?? 32) - 1,
+  } as LoginResult;
+  const session = new InitiatorSession({
+    datamover,
+    login,
+    cid: 0,
+    now: () => now,
+    keepaliveIntervalMs: 5000,
+    keepaliveTimeoutMs: 5000,
+    managementTimeoutMs: 10_000,
+    maxCommands: 128,
+    events: {
+      ended: (reason, waitMs) => ended.push({ reason, waitMs }),
+      asynchronousSense: (lun, sense) => asynchronous.push({ lun, sense }),
+    },
+  });
+  let statSn = FIRST_STAT_SN;
+  let expCmdSn = FIRST_CMD_SN;
+  let maxCmdSn = login.maxCmdSn;
+  return {
+    datamover,
+    session,
+    ended,
+    asynchronous,
+    submit(command: { dataIn?: Uint8Array; dataOut?: Uint8Array; timeoutMs?: number; lun?: bigint } = {}) {
+      const outcome: { result?: ScsiResult; error?: Error; count: number } = { count: 0 };
+      const abort = session.submit({
+        lun: command.lun ?? 0n,
+        cdb: new Uint8Array(16),
+        timeoutMs: command.timeoutMs ?? 30_000,
+        ...(command.dataIn ? { dataIn: command.dataIn } : {}),
+        ...(command.dataOut ? { dataOut: command.dataOut } : {}),
+        succeed: (result) => {
+          outcome.result = result;
+          outcome.count++;
+        },
+        fail: (error) => {
+          outcome.error = error;
+          outcome.count++;
+        },
+      });
+      return { outcome, abort };
+    },
+    /** Sends a PDU to the session, numbered as a well-behaved target would. */
+    receive(source: TargetControlPdu, transferred = 0) {
+      session.handlePdu({ ...source, statSn, expCmdSn, maxCmdSn } as TargetControlPdu, transferred);
+      if (source.opcode !== 'nop-in' || source.itt !== RESERVED_TAG) statSn++;
+    },
+    openWindow(to: { expCmdSn: number; maxCmdSn: number }) {
+      ({ expCmdSn, maxCmdSn } = to);
+    },
+    at(ms: number) {
+      now = ms;
+      session.handleTimeout(now);
+    },
+  };
+}
+
+function scsiCommands(pdus: readonly { opcode: string }[]): Pdu<'scsi-command'>[] {
+  return pdus.filter((sent): sent is Pdu<'scsi-command'> => sent.opcode === 'scsi-command');
+}
+
+const good = (itt: number) => pdu({ opcode: 'scsi-response', itt });
+const flush = () => new Promise((resolve) => setImmediate(resolve));
+
+describe('command window', () => {
+  it('gives each command the next CmdSN, once', () => {
+    const { datamover, submit } = setUp();
+    for (let count = 0; count < 3; count++) submit();
+    expect(scsiCommands(datamover.take()).map(({ cmdSn }) => cmdSn)).toEqual([100, 101, 102]);
+  });
+
+  it('holds a command beyond MaxCmdSN until the window opens', () => {
+    const { datamover, submit, receive, openWindow } = setUp({ window: 1 });
+    submit();
+    submit();
+    const first = scsiCommands(datamover.take());
+    expect(first).toHaveLength(1);
+    openWindow({ expCmdSn: 101, maxCmdSn: 101 });
+    receive(good(first[0]?.itt ?? -1));
+    expect(scsiCommands(datamover.take()).map(({ cmdSn }) => cmdSn)).toEqual([101]);
+  });
+
+  it('opens through the numbers of PDUs that the data mover keeps to itself', () => {
+    const { datamover, session, submit } = setUp({ window: 1 });
+    submit();
+    submit();
+    datamover.take();
+    session.windowNotify(101, 110);
+    expect(scsiCommands(datamover.take())).toHaveLength(1);
+  });
+
+  it('numbers across the wrap of 32 bits', () => {
+    const { datamover, session, submit } = setUp();
+    session.windowNotify(100, 0x7fffff00);
+    for (let count = 0; count < 2; count++) submit();
+    expect(datamover.take()).toHaveLength(2);
+  });
+});
+
+describe('answers', () => {
+  it('gives status, sense and what was transferred', () => {
+    const { datamover, submit, receive } = setUp();
+    const { outcome } = submit({ dataIn: new Uint8Array(512) });
+    const [command] = scsiCommands(datamover.take());
+    expect(command).toMatchObject({ read: true, write: false, expectedDataTransferLength: 512 });
+    const data = Uint8Array.of(0, 3, 0x70, 0, 6, 0xff);
+    receive(pdu({ opcode: 'scsi-response', itt: command?.itt ?? -1, status: 2, underflow: true, residualCount: 512, data }));
+    expect(outcome).toEqual({ count: 1, result: { status: 2, sense: Uint8Array.of(0x70, 0, 6), transferred: 0 } });
+  });
+
+  it('does not believe in more data than arrived', () => {
+    const { datamover, submit, receive } = setUp();
+    const { outcome } = submit({ dataIn: new Uint8Array(512) });
+    const [command] = scsiCommands(datamover.take());
+    receive(good(command?.itt ?? -1), 100);
+    expect(outcome.result?.transferred).toBe(100);
+  });
+
+  it('ends the session when StatSN has a gap', async () => {
+    const { datamover, session, submit, ended } = setUp();
+    const { outcome } = submit();
+    const [command] = scsiCommands(datamover.take());
+    session.handlePdu(
+      pdu({ opcode: 'scsi-response', itt: command?.itt ?? -1, statSn: FIRST_STAT_SN + 1, expCmdSn: 101, maxCmdSn: 131 }),
+      0,
+    );
+    await flush();
+    expect(errorCode(ended[0]?.reason)).toBe('protocol-error');
+    expect(outcome.error).toBeInstanceOf(NexusLostError);
+  });
+
+  it.each([
+    ['a response to no task', pdu({ opcode: 'scsi-response', itt: 77 })],
+    ['a task management response to no request', pdu({ opcode: 'task-management-response', itt: 77 })],
+    ['a NOP-In that answers no NOP-Out', pdu({ opcode: 'nop-in', itt: 77, ttt: RESERVED_TAG })],
+    ['a login response', pdu({ opcode: 'login-response', itt: 1 })],
+    ['a text response to no request', pdu({ opcode: 'text-response', itt: 77, final: true })],
+    ['a logout response to no request', pdu({ opcode: 'logout-response', itt: 77 })],
+    ['a reject without the rejected header', pdu({ opcode: 'reject', itt: RESERVED_TAG, reason: 4 })],
+  ] as const)('ends the session after %s', async (_name, source) => {
+    const { receive, ended, datamover } = setUp();
+    receive(source);
+    await flush();
+    expect(errorCode(ended[0]?.reason)).toBe('protocol-error');
+    expect(datamover.terminated).toBe('abrupt');
+  });
+
+  it('fails the one command that the target rejects', async () => {
+    const { datamover, submit, receive, ended } = setUp();
+    const rejected = submit();
+    const other = submit();
+    const [first, second] = scsiCommands(datamover.take());
+    if (first === undefined || second === undefined) throw new Error('two commands were due');
+    receive(pdu({ opcode: 'reject', itt: RESERVED_TAG, reason: RejectReason['invalid-pdu-field'], data: encodeBhs(first) }));
+    receive(good(second.itt));
+    await flush();
+    expect(rejected.outcome.error?.message).toMatch(/invalid pdu field/);
+    expect(datamover.deallocated).toEqual([first.itt]);
+    expect(other.outcome.result?.status).toBe(0);
+    expect(ended).toEqual([]);
+  });
+});
+
+describe('command time-out', () => {
+  it('asks the target to abort the task and reports only what the target confirmed', () => {
+    const { datamover, submit, receive, at } = setUp();
+    const { outcome } = submit({ timeoutMs: 1000 });
+    const [command] = scsiCommands(datamover.take());
+    at(1000);
+    expect(outcome.count).toBe(0);
+    const abort = datamover.take().find(({ opcode }) => opcode === 'task-management-request');
+    expect(abort).toMatchObject({
+      function: TaskManagementCode['abort-task'],
+      referencedTaskTag: command?.itt,
+      refCmdSn: command?.cmdSn,
+      immediate: true,
+    });
+    receive(pdu({ opcode: 'task-management-response', itt: abort?.itt ?? -1 }));
+    expect(errorCode(outcome.error)).toBe('command-timeout');
+    expect(datamover.deallocated).toEqual([command?.itt]);
+  });
+
+  it('takes the response that overtakes the abort', async () => {
+    const { datamover, submit, receive, at, ended } = setUp();
+    const { outcome } = submit({ timeoutMs: 1000 });
+    const [command] = scsiCommands(datamover.take());
+    at(1000);
+    const [abort] = datamover.take().filter(({ opcode }) => opcode === 'task-management-request');
+    receive(good(command?.itt ?? -1));
+    receive(
+      pdu({ opcode: 'task-management-response', itt: abort?.itt ?? -1, response: TaskManagementResponseCode['no-such-task'] }),
+    );
+    await flush();
+    expect(outcome).toMatchObject({ count: 1, result: { status: 0 } });
+    expect(ended).toEqual([]);
+  });
+
+  it('drops the session when the abort is not answered', async () => {
+    const { submit, at, ended, session } = setUp();
+    const { outcome } = submit({ timeoutMs: 1000 });
+    at(1000);
+    session.windowNotify(101, 131); // the peer is alive otherwise
+    at(11_000);
+    await flush();
+    expect(outcome.error).toBeInstanceOf(NexusLostError);
+    expect(ended).toHaveLength(1);
+  });
+
+  it('drops the session when the target does not know the task', async () => {
+    const { datamover, submit, receive, at, ended } = setUp();
+    const { outcome } = submit({ timeoutMs: 1000 });
+    at(1000);
+    const [abort] = datamover.take().filter(({ opcode }) => opcode === 'task-management-request');
+    receive(
+      pdu({ opcode: 'task-management-response', itt: abort?.itt ?? -1, response: TaskManagementResponseCode['no-such-task'] }),
+    );
+    await flush();
+    expect(outcome.error).toMatchObject({ mayHaveExecuted: true });
+    expect(ended).toHaveLength(1);
+  });
+
+  it('fails a command that never got into the window without touching the wire', () => {
+    const { datamover, submit, at } = setUp({ window: 0 });
+    const { outcome } = submit({ timeoutMs: 1000 });
+    at(1000);
+    expect(errorCode(outcome.error)).toBe('command-timeout');
+    expect(datamover.take().filter(({ opcode }) => opcode === 'task-management-request')).toEqual([]);
+  });
+
+  it('aborts for the owner, once', () => {
+    const { datamover, submit, receive } = setUp();
+    const { outcome, abort } = submit();
+    datamover.take();
+    abort(new IserfsError('aborted', 'interrupted'));
+    abort(new IserfsError('aborted', 'interrupted'));
+    const aborts = datamover.take();
+    expect(aborts).toHaveLength(1);
+    receive(pdu({ opcode: 'task-management-response', itt: aborts[0]?.itt ?? -1 }));
+    expect(errorCode(outcome.error)).toBe('aborted');
+    expect(outcome.count).toBe(1);
+  });
+});
+
+describe('logical unit reset', () => {
+  it('ends the tasks of that logical unit alone', async () => {
+    const { datamover, session, submit, receive } = setUp();
+    const struck = submit({ lun: 1n });
+    const spared = submit({ lun: 2n });
+    const [, second] = scsiCommands(datamover.take());
+    const done = session.manage('logical-unit-reset', 1n);
+    const [request] = datamover.take();
+    receive(pdu({ opcode: 'task-management-response', itt: request?.itt ?? -1 }));
+    await done;
+    expect(errorCode(struck.outcome.error)).toBe('aborted');
+    receive(good(second?.itt ?? -1));
+    expect(spared.outcome.result?.status).toBe(0);
+  });
+
+  it('says when the target cannot', async () => {
+    const { datamover, session, receive } = setUp();
+    const done = session.manage('logical-unit-reset', 1n);
+    const [request] = datamover.take();
+    receive(
+      pdu({ opcode: 'task-management-response', itt: request?.itt ?? -1, response: TaskManagementResponseCode.unsupported }),
+    );
+    await expect(done).rejects.toMatchObject({ code: 'unsupported' });
+  });
+});
+
+describe('keepalive', () => {
+  it('pings after 5 s of silence and gives up 5 s later', async () => {
+    const { datamover, session, submit, at, ended } = setUp();
+    const { outcome } = submit();
+    datamover.take();
+    at(4999);
+    expect(datamover.take()).toEqual([]);
+    at(5000);
+    expect(datamover.take()).toMatchObject([{ opcode: 'nop-out', immediate: true, ttt: RESERVED_TAG }]);
+    expect(session.pollTimeout()).toBe(10_000);
+    at(10_000);
+    await flush();
+    expect(ended[0]?.reason.message).toMatch(/no answer from the target for 10 s/);
+    expect(outcome.error).toBeInstanceOf(NexusLostError);
+  });
+
+  it('goes on after an answer', async () => {
+    const { datamover, receive, at, ended, session } = setUp();
+    at(5000);
+    const [ping] = datamover.take();
+    receive(pdu({ opcode: 'nop-in', itt: ping?.itt ?? -1, ttt: RESERVED_TAG }));
+    expect(session.pollTimeout()).toBe(10_000);
+    at(10_000);
+    expect(datamover.take()).toHaveLength(1);
+    await flush();
+    expect(ended).toEqual([]);
+  });
+
+  it('counts any PDU as a sign of life while a ping is out', async () => {
+    const { session, at, ended } = setUp();
+    at(5000);
+    at(9000);
+    session.windowNotify(100, 131);
+    at(10_000);
+    expect(session.pollTimeout()).toBe(14_000);
+    at(14_000);
+    await flush();
+    expect(ended).toHaveLength(1);
+  });
+
+  it('answers a ping with its tag and LUN, and a mere NOP-In not at all', () => {
+    const { datamover, receive } = setUp();
+    receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: 0x1234, lun: 5n }));
+    expect(datamover.take()).toMatchObject([{ opcode: 'nop-out', itt: RESERVED_TAG, ttt: 0x1234, lun: 5n, immediate: true }]);
+    receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: RESERVED_TAG }));
+    expect(datamover.take()).toEqual([]);
+  });
+});
+
+describe('asynchronous messages', () => {
+  const message = (event: number, fields: Partial<Pdu<'asynchronous-message'>> = {}) =>
+    pdu({ opcode: 'asynchronous-message', itt: RESERVED_TAG, asyncEvent: event, ...fields });
+
+  it('hands sense data up', () => {
+    const { receive, asynchronous } = setUp();
+    receive(message(AsyncEvent['scsi-event'], { lun: 3n, data: Uint8Array.of(0, 2, 0x70, 0) }));
+    expect(asynchronous).toEqual([{ lun: 3n, sense: Uint8Array.of(0x70, 0) }]);
+  });
+
+  it('logs out when asked, after the commands in flight', async () => {
+    const { datamover, submit, receive, ended } = setUp();
+    const running = submit();
+    const [command] = scsiCommands(datamover.take());
+    receive(message(AsyncEvent['logout-requested'], { parameter3: 10 }));
+    const late = submit();
+    expect(datamover.take()).toEqual([]);
+    receive(good(command?.itt ?? -1));
+    const [logout] = datamover.take();
+    expect(logout).toMatchObject({ opcode: 'logout-request', reason: 0 });
+    receive(pdu({ opcode: 'logout-response', itt: logout?.itt ?? -1 }));
+    await flush();
+    expect(running.outcome.result?.status).toBe(0);
+    expect(late.outcome.error).toMatchObject({ mayHaveExecuted: false });
+    expect(ended).toHaveLength(1);
+  });
+
+  it('logs out in time although a command hangs', () => {
+    const { datamover, submit, receive, at, session } = setUp();
+    submit();
+    datamover.take();
+    receive(message(AsyncEvent['logout-requested'], { parameter3: 4 }));
+    expect(session.pollTimeout()).toBe(2000);
+    at(2000);
+    expect(datamover.take()).toMatchObject([{ opcode: 'logout-request' }]);
+  });
+
+  it.each([
+    ['connection', AsyncEvent['connection-dropped']],
+    ['session', AsyncEvent['session-dropped']],
+  ])('ends when the target drops the %s, and keeps to Time2Wait', async (_what, event) => {
+    const { receive, ended } = setUp();
+    receive(message(event, { parameter2: 3, parameter3: 20 }));
+    await flush();
+    expect(ended).toMatchObject([{ waitMs: 3000 }]);
+  });
+
+  it('negotiates again when asked', () => {
+    const { datamover, receive, session } = setUp();
+    receive(message(AsyncEvent['negotiation-requested'], { parameter3: 10 }));
+    const [request] = datamover.take();
+    expect(request).toMatchObject({ opcode: 'text-request', final: true });
+    expect(Buffer.from(request?.data ?? []).toString()).toBe('MaxRecvDataSegmentLength=262144\0');
+    receive(pdu({ opcode: 'text-response', itt: request?.itt ?? -1, final: true, ttt: RESERVED_TAG }));
+    expect(session.state).toBe('LOGGED_IN');
+  });
+});
+
+describe('text exchange', () => {
+  it('collects an answer in pieces', async () => {
+    const { datamover, session, receive } = setUp();
+    const text = session.exchangeText([['SendTargets', 'All']]);
+    const [request] = datamover.take();
+    expect(Buffer.from(request?.data ?? []).toString()).toBe('SendTargets=All\0');
+    const itt = request?.itt ?? -1;
+    receive(pdu({ opcode: 'text-response', itt, ttt: 9, continue: true, data: Buffer.from('TargetName=iqn.2001-0') }));
+    expect(datamover.take()).toMatchObject([{ opcode: 'text-request', itt, ttt: 9, data: new Uint8Array(0) }]);
+    receive(pdu({ opcode: 'text-response', itt, ttt: RESERVED_TAG, final: true, data: Buffer.from('4.com.example:a\0') }));
+    expect(Buffer.from(await text).toString()).toBe('TargetName=iqn.2001-04.com.example:a\0');
+  });
+});
+
+describe('end of the session', () => {
+  it('settles tasks only when the data mover has let go of their buffers', async () => {
+    const { datamover, session, submit, ended } = setUp({ holdTermination: true, window: 1 });
+    const sent = submit();
+    const queued = submit();
+    session.connectionTerminated(new Error('reset by peer'));
+    await flush();
+    expect(sent.outcome.count + ended.length).toBe(0);
+    datamover.releaseBuffers();
+    await flush();
+    expect(sent.outcome.error).toMatchObject({ mayHaveExecuted: true });
+    expect(queued.outcome.error).toMatchObject({ mayHaveExecuted: false });
+    expect(ended).toHaveLength(1);
+    expect(session.commandsInFlight).toBe(0);
+  });
+
+  it('refuses what is submitted afterwards', async () => {
+    const { session, submit } = setUp();
+    session.drop(new Error('gone'));
+    await flush();
+    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
+    await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
+    expect(session.pollTimeout()).toBeUndefined();
+  });
+
+  it('logs out, and ends although the answer does not come', async () => {
+    const { datamover, session, at, ended } = setUp();
+    session.logout(new Error('enough'));
+    expect(datamover.take()).toMatchObject([{ opcode: 'logout-request', reason: 0, immediate: true }]);
+    at(10_000);
+    await flush();
+    expect(ended[0]?.reason.message).toBe('enough');
+  });
+});
