@@ -1,0 +1,566 @@
+/**
+ * One target, as a SCSI port that stays: connects, logs in, follows redirects, drives the session
+ * machine with real time, and when the session is lost logs in again with the same ISID, portal group
+ * and transport (session reinstatement, RFC 7143 §6.3.5), bounded by the recovery time-out. It never
+ * re-issues a command: each rejects with `NexusLostError`, and the logical unit above decides, after its
+ * own checks, what is safe (I6, I7). Knows no SCSI beyond the port's contract, and which transport only by name.
+ */
+
+import { type Clock, sleep } from '../clock.ts';
+import { describeError, errorCode, IserfsError, NexusLostError, ProtocolError } from '../errors.ts';
+import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
+import type { InitiatorDatamover, InitiatorHandler, InitiatorTransport } from './datamover/datamover.ts';
+import { type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
+import { formatPortal, type Portal } from './iscsi/name.ts';
+import type { TargetControlPdu } from './iscsi/pdu.ts';
+import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
+
+/** What a login needs, whoever it is for. */
+export interface ConnectionOptions {
+  readonly initiatorName: string;
+  /** 48 bits; stable for the life of the initiator (RFC 7143 §11.12.5). */
+  readonly isid: number;
+  readonly transport: InitiatorTransport;
+  readonly chap?: ChapOptions;
+  /** Bound on connection set-up and login together. */
+  readonly loginTimeoutMs: number;
+  readonly clock: Clock;
+  /** Cryptographically strong random bytes. */
+  readonly random: (length: number) => Uint8Array;
+}
+
+export interface InitiatorOptions extends ConnectionOptions {
+  readonly targetName: string;
+  /** Tried in order. */
+  readonly portals: readonly Portal[];
+  readonly commandTimeoutMs: number;
+  readonly recoveryTimeoutMs: number;
+  readonly keepaliveIntervalMs: number;
+  readonly keepaliveTimeoutMs: number;
+  readonly maxCommands: number;
+  readonly log: (line: string) => void;
+}
+
+export type InitiatorState = 'connecting' | 'logged-in' | 'recovering' | 'failed' | 'closed';
+
+/** A snapshot for `status` files. */
+export interface SessionStatus {
+  readonly state: InitiatorState;
+  readonly transport: string;
+  readonly portal: string;
+  readonly localAddress: string | undefined;
+  /** 12 hexadecimal digits. */
+  readonly isid: string;
+  readonly tsih: number | undefined;
+  readonly portalGroupTag: number | undefined;
+  readonly targetAlias: string | undefined;
+  /** Negotiated keys by their names. */
+  readonly keys: Readonly<Record<string, string>>;
+  readonly commandsInFlight: number;
+  readonly commandsQueued: number;
+  readonly commandWindow: number | undefined;
+  /** Sessions established after the first. */
+  readonly reconnects: number;
+  /** When the present session was established. */
+  readonly establishedAt: Date | undefined;
+  readonly lastError: string | undefined;
+}
+
+/** A connection in its full-feature phase. */
+export interface Connection {
+  readonly datamover: InitiatorDatamover;
+  readonly result: LoginResult;
+  /** The portal that was reached in the end. */
+  readonly portal: Portal;
+  /** A portal that the target moved to for good, to be used from now on. */
+  readonly movedTo: Portal | undefined;
+  /** Hands everything that the data mover reports to a session from now on. */
+  attach(session: InitiatorSession): void;
+}
+
+const MAX_REDIRECTS = 8;
+/** Waits between attempts to recover; the last one is repeated. */
+const BACKOFF_MS = [0, 250, 500, 1000, 2000, 4000];
+/** Waits between attempts after recovery has timed out. */
+const SLOW_RETRY_MS = 10_000;
+const CID = 0;
+
+export class Initiator implements ScsiPort {
+  readonly #options: InitiatorOptions;
+  #portals: readonly Portal[];
+  readonly #listeners = new Set<(event: PortEvent) => void>();
+  readonly #closing = new AbortController();
+  #state: InitiatorState = 'connecting';
+  #nexusCount = 0;
+  #active: { readonly connection: Connection; readonly session: InitiatorSession; readonly since: Date } | undefined;
+  /** The last connection, for `status` while there is none. */
+  #lastConnection: Connection | undefined;
+  #lastError: string | undefined;
+  #failure: Error | undefined;
+  /** Those who wait for a nexus. */
+  #waiting: { resolve: (nexus: number) => void; reject: (error: Error) => void }[] = [];
+  #cancelTimer: (() => void) | undefined;
+  #timerDue = Number.POSITIVE_INFINITY;
+  #sessionEnded: (() => void) | undefined;
+
+  private constructor(options: InitiatorOptions) {
+    this.#options = options;
+    this.#portals = options.portals;
+  }
+
+  /**
+   * Logs in to the target for the first time: every portal once, in order. Rejects with the last
+   * portal's reason: `unreachable`, `authentication-failed`, `target-not-found`, `login-refused`,
+   * `protocol-error`.
+   */
+  static async connect(options: InitiatorOptions, signal?: AbortSignal): Promise<Initiator> {
+    const initiator = new Initiator(options);
+    initiator.#establish(await initiator.#logInAnywhere(options.loginTimeoutMs, signal));
+    return initiator;
+  }
+
+  get description(): string {
+    const portal = this.#active?.connection.portal ?? this.#lastConnection?.portal ?? this.#portals[0];
+    return portal === undefined ? this.#options.targetName : `${this.#options.targetName} at ${formatPortal(portal)}`;
+  }
+
+  get nexus(): number | undefined {
+    return this.#active === undefined ? undefined : this.#nexusCount;
+  }
+
+  get status(): SessionStatus {
+    const connection = this.#active?.connection ?? this.#lastConnection;
+    const portal = connection?.portal ?? this.#portals[0];
+    return {
+      state: this.#state,
+      transport: connection?.datamover.transport ?? this.#options.transport.name,
+      portal: portal === undefined ? '' : formatPortal(portal),
+      localAddress: this.#active?.connection.datamover.localAddress,
+      isid: this.#options.isid.toString(16).padStart(12, '0'),
+      tsih: this.#active?.connection.result.tsih,
+      portalGroupTag: connection?.result.targetPortalGroupTag,
+      targetAlias: connection?.result.targetAlias,
+      keys: connection === undefined ? {} : keyTexts(connection.result),
+      commandsInFlight: this.#active?.session.commandsInFlight ?? 0,
+      commandsQueued: this.#active?.session.commandsQueued ?? 0,
+      commandWindow: this.#active?.session.commandWindow,
+      reconnects: Math.max(0, this.#nexusCount - 1),
+      establishedAt: this.#active?.since,
+      lastError: this.#lastError,
+    };
+  }
+
+  // ---- ScsiPort ----
+
+  execute(command: ScsiCommand, options: { signal?: AbortSignal; timeoutMs?: number } = {}): Promise<ScsiResult> {
+    return new Promise((resolve, reject) => {
+      const active = this.#active;
+      const { signal } = options;
+      if (active === undefined || command.nexus !== this.#nexusCount) {
+        reject(this.#noNexus());
+        return;
+      }
+      if (signal?.aborted) {
+        reject(new IserfsError('aborted', 'interrupted'));
+        return;
+      }
+      const onAbort = () => abort(new IserfsError('aborted', 'interrupted'));
+      const abort = active.session.submit({
+        lun: command.lun,
+        cdb: command.cdb,
+        ...(command.dataIn === undefined ? {} : { dataIn: command.dataIn }),
+        ...(command.dataOut === undefined ? {} : { dataOut: command.dataOut }),
+        timeoutMs: options.timeoutMs ?? this.#options.commandTimeoutMs,
+        succeed: (result) => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve(result);
+        },
+        fail: (error) => {
+          signal?.removeEventListener('abort', onAbort);
+          reject(this.#located(error));
+        },
+      });
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#armTimer();
+    });
+  }
+
+  async resetLogicalUnit(lun: Lun, nexus: number): Promise<void> {
+    const active = this.#active;
+    if (active === undefined || nexus !== this.#nexusCount) throw this.#noNexus();
+    const done = active.session.manage('logical-unit-reset', lun);
+    this.#armTimer();
+    try {
+      await done;
+    } catch (error) {
+      throw this.#located(error);
+    }
+  }
+
+  established(): Promise<number> {
+    if (this.#active !== undefined) return Promise.resolve(this.#nexusCount);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  subscribe(listener: (event: PortEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Logs the session out and stops all recovery. Commands in flight reject. Resolves when the connection is closed. Idempotent. */
+  async logout(): Promise<void> {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    const reason = new IserfsError('connection-lost', `${this.description}: logged out`);
+    this.#failure = reason;
+    this.#closing.abort(reason);
+    this.#rejectWaiting(reason);
+    const active = this.#active;
+    if (active === undefined) return;
+    await new Promise<void>((resolve) => {
+      this.#sessionEnded = resolve;
+      active.session.logout(reason);
+      this.#armTimer();
+    });
+  }
+
+  // ---- sessions ----
+
+  #establish(connection: Connection): void {
+    const session = new InitiatorSession({
+      datamover: connection.datamover,
+      login: connection.result,
+      cid: CID,
+      now: () => this.#options.clock.now(),
+      keepaliveIntervalMs: this.#options.keepaliveIntervalMs,
+      keepaliveTimeoutMs: this.#options.keepaliveTimeoutMs,
+      managementTimeoutMs: Math.min(this.#options.commandTimeoutMs, MANAGEMENT_TIMEOUT_MS),
+      maxCommands: this.#options.maxCommands,
+      events: this.#sessionEvents(),
+    });
+    if (connection.movedTo !== undefined) {
+      this.#portals = [connection.movedTo, ...this.#portals.filter((portal) => !samePortal(portal, connection.movedTo))];
+    }
+    this.#nexusCount++;
+    this.#active = { connection, session, since: new Date() };
+    this.#lastConnection = connection;
+    this.#state = 'logged-in';
+    this.#failure = undefined;
+    connection.attach(session);
+    this.#armTimer();
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    this.#emit({ type: 'nexus-established', nexus: this.#nexusCount });
+    for (const { resolve } of waiting) resolve(this.#nexusCount);
+  }
+
+  #sessionEvents(): SessionEvents {
+    return {
+      ended: (reason, waitMs) => this.#onSessionEnded(reason, waitMs),
+      asynchronousSense: (lun, sense) => this.#emit({ type: 'asynchronous-sense', lun, sense }),
+    };
+  }
+
+  #onSessionEnded(reason: Error, waitMs: number): void {
+    const nexus = this.#nexusCount;
+    this.#active = undefined;
+    this.#stopTimer();
+    const located = this.#located(reason);
+    this.#emit({ type: 'nexus-lost', nexus, reason: located });
+    if (this.#state === 'closed') {
+      this.#sessionEnded?.();
+      return;
+    }
+    this.#state = 'recovering';
+    this.#lastError = describeError(located);
+    this.#options.log(`${describeError(located)}; logging in again`);
+    void this.#recover(waitMs);
+  }
+
+  /** Logs in again until it works or the initiator is closed. Past the time-out, waiting commands fail and attempts go on slowly. */
+  async #recover(firstWaitMs: number): Promise<void> {
+    const { clock, recoveryTimeoutMs, loginTimeoutMs, log } = this.#options;
+    const { signal } = this.#closing;
+    const lostAt = clock.now();
+    const cancelDeadline = clock.schedule(recoveryTimeoutMs, () => this.#giveUpFor(lostAt));
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        const backoff = BACKOFF_MS[Math.min(attempt, BACKOFF_MS.length - 1)] ?? 0;
+        const wait = attempt === 0 ? firstWaitMs : this.#failure === undefined ? backoff : SLOW_RETRY_MS;
+        if (wait > 0) await sleep(clock, wait, signal);
+        const connection = await this.#logInAnywhere(loginTimeoutMs, signal);
+        cancelDeadline();
+        this.#establish(connection);
+        log(`${this.description}: session established again`);
+        return;
+      } catch (error) {
+        if (signal.aborted) break;
+        const text = describeError(error);
+        if (text !== this.#lastError) log(`${text}; trying again`);
+        this.#lastError = text;
+      }
+    }
+    cancelDeadline();
+  }
+
+  #giveUpFor(lostAt: number): void {
+    if (this.#state !== 'recovering') return;
+    const { clock, log } = this.#options;
+    const seconds = Math.round((clock.now() - lostAt) / 1000);
+    const reason = new IserfsError(
+      'recovery-timeout',
+      `${this.description}: no session for ${seconds} s (${this.#lastError ?? 'unknown cause'})`,
+      { hint: 'Reads and writes fail until the target can be reached again.' },
+    );
+    this.#state = 'failed';
+    this.#failure = reason;
+    log(reason.message);
+    this.#rejectWaiting(reason);
+    this.#emit({ type: 'failed', reason });
+  }
+
+  async #logInAnywhere(timeoutMs: number, signal: AbortSignal | undefined): Promise<Connection> {
+    const { targetName } = this.#options;
+    let failure: unknown = new IserfsError('unreachable', `${targetName}: no portal is known`);
+    for (const portal of this.#recoveryPortals()) {
+      try {
+        const connection = await openConnection(this.#options, portal, { sessionType: 'normal', targetName, timeoutMs }, signal);
+        const group = this.#lastConnection?.result.targetPortalGroupTag;
+        if (group !== undefined && connection.result.targetPortalGroupTag !== group) {
+          await connection.datamover.terminate('abrupt');
+          throw new IserfsError('login-refused', `${targetName} at ${formatPortal(portal)} is another portal group now`);
+        }
+        return connection;
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  /** After the first login only portals of the same group can reinstate the session (RFC 7143 §4.4.3.1). */
+  #recoveryPortals(): readonly Portal[] {
+    const group = this.#lastConnection?.result.targetPortalGroupTag;
+    if (group === undefined) return this.#portals;
+    return this.#portals.filter(({ tpgt }) => tpgt === undefined || tpgt === group);
+  }
+
+  // ---- small things ----
+
+  #noNexus(): Error {
+    return this.#failure ?? new NexusLostError(`${this.description}: no session`, { mayHaveExecuted: false });
+  }
+
+  #located(error: unknown): Error {
+    return locate(error, this.description);
+  }
+
+  #rejectWaiting(reason: Error): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const { reject } of waiting) reject(reason);
+  }
+
+  #emit(event: PortEvent): void {
+    for (const listener of [...this.#listeners]) listener(event);
+  }
+
+  #armTimer(): void {
+    const due = this.#active?.session.pollTimeout();
+    if (due === undefined) {
+      this.#stopTimer();
+      return;
+    }
+    if (this.#cancelTimer !== undefined && this.#timerDue <= due) return; // it looks again when it fires
+    this.#stopTimer();
+    const { clock } = this.#options;
+    this.#timerDue = due;
+    this.#cancelTimer = clock.schedule(Math.max(0, due - clock.now()), () => {
+      this.#cancelTimer = undefined;
+      this.#active?.session.handleTimeout(clock.now());
+      this.#armTimer();
+    });
+  }
+
+  #stopTimer(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    this.#timerDue = Number.POSITIVE_INFINITY;
+  }
+}
+
+/** A task management request or logout that takes longer than this costs the session. */
+const MANAGEMENT_TIMEOUT_MS = 10_000;
+
+/**
+ * Connects to a portal and logs in, following redirects. Rejects with a located error; nothing stays
+ * open then. A login is never just dropped half-way except when its time is up: some targets take
+ * that badly.
+ */
+export async function openConnection(
+  options: ConnectionOptions,
+  portal: Portal,
+  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
+  signal?: AbortSignal,
+): Promise<Connection> {
+  let at = portal;
+  let movedTo: Portal | undefined;
+  for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
+    const who = login.targetName === undefined ? formatPortal(at) : `${login.targetName} at ${formatPortal(at)}`;
+    let outcome: Awaited<ReturnType<typeof logIn>>;
+    try {
+      outcome = await logIn(options, at, login, signal);
+    } catch (error) {
+      throw locate(error, who);
+    }
+    if (!('redirect' in outcome)) return { ...outcome, portal: at, movedTo };
+    at = outcome.redirect;
+    if (outcome.permanent) movedTo = at;
+  }
+  throw new IserfsError('login-refused', `${formatPortal(portal)}: the target redirected more than ${MAX_REDIRECTS} times`);
+}
+
+async function logIn(
+  options: ConnectionOptions,
+  portal: Portal,
+  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
+  signal: AbortSignal | undefined,
+): Promise<{ readonly redirect: Portal; readonly permanent: boolean } | Pick<Connection, 'datamover' | 'result' | 'attach'>> {
+  const deadline = options.clock.now() + login.timeoutMs;
+  const handler = new SwitchingHandler();
+  const datamover = await options.transport.connect(portal, handler, {
+    timeoutMs: login.timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const machine = new InitiatorLogin({
+    initiatorName: options.initiatorName,
+    sessionType: login.sessionType,
+    ...(login.targetName === undefined ? {} : { targetName: login.targetName }),
+    isid: options.isid,
+    tsih: 0,
+    cid: CID,
+    cmdSn: 1,
+    initialItt: 0,
+    offers: datamover.keyOffers(login.sessionType),
+    ...(options.chap === undefined ? {} : { chap: options.chap }),
+    random: options.random,
+  });
+  const onAbort = () => handler.fail(new IserfsError('aborted', 'interrupted'));
+  signal?.addEventListener('abort', onAbort, { once: true });
+  const cancelDeadline = options.clock.schedule(Math.max(0, deadline - options.clock.now()), () =>
+    handler.fail(
+      new IserfsError('unreachable', `connected, but no answer to the login within ${login.timeoutMs / 1000} s`, {
+        hint: 'Is an iSCSI target listening on that port?',
+      }),
+    ),
+  );
+  try {
+    let request = machine.start();
+    for (;;) {
+      const answer = handler.nextPdu();
+      answer.catch(() => {}); // awaited below, unless sending fails first
+      datamover.sendControl(request);
+      const received = await answer;
+      if (received.opcode !== 'login-response') throw new ProtocolError(`${received.opcode} during login`);
+      const step = machine.handleResponse(received);
+      if (step.type === 'send') {
+        request = step.pdu;
+        continue;
+      }
+      if (step.type === 'redirect') {
+        await datamover.terminate('orderly');
+        return { redirect: step.portal, permanent: step.permanent };
+      }
+      datamover.enable(step.result.data);
+      return { datamover, result: step.result, attach: (session) => handler.attach(session) };
+    }
+  } catch (error) {
+    await datamover.terminate('abrupt');
+    throw error;
+  } finally {
+    cancelDeadline();
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+/** What a data mover reports goes to the login first and to the session afterwards. */
+class SwitchingHandler implements InitiatorHandler {
+  #session: InitiatorSession | undefined;
+  #awaited: { resolve: (pdu: TargetControlPdu) => void; reject: (error: Error) => void } | undefined;
+  /** What came between login and session. */
+  readonly #early: { pdu: TargetControlPdu; transferred: number }[] = [];
+  #failure: Error | undefined;
+
+  nextPdu(): Promise<TargetControlPdu> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure === undefined) this.#awaited = { resolve, reject };
+      else reject(this.#failure);
+    });
+  }
+
+  fail(error: Error): void {
+    this.#failure ??= error;
+    this.#awaited?.reject(this.#failure);
+    this.#awaited = undefined;
+  }
+
+  attach(session: InitiatorSession): void {
+    this.#session = session;
+    for (const { pdu, transferred } of this.#early.splice(0)) session.handlePdu(pdu, transferred);
+    if (this.#failure !== undefined) session.connectionTerminated(this.#failure);
+  }
+
+  controlNotify(pdu: TargetControlPdu, transferred: number): void {
+    if (this.#session !== undefined) {
+      this.#session.handlePdu(pdu, transferred);
+      return;
+    }
+    // `data` is only lent for the call.
+    const kept = { ...pdu, data: pdu.data.slice() };
+    if (this.#awaited === undefined) {
+      this.#early.push({ pdu: kept, transferred });
+      return;
+    }
+    this.#awaited.resolve(kept);
+    this.#awaited = undefined;
+  }
+
+  windowNotify(expCmdSn: number, maxCmdSn: number): void {
+    this.#session?.windowNotify(expCmdSn, maxCmdSn);
+  }
+
+  currentExpStatSn(): number {
+    return this.#session?.expStatSn ?? 0;
+  }
+
+  connectionTerminated(error?: Error): void {
+    if (this.#session !== undefined) this.#session.connectionTerminated(error);
+    else this.fail(error ?? new IserfsError('unreachable', 'the peer closed the connection during login'));
+  }
+}
+
+/** The same error, its message beginning with where it happened. */
+function locate(error: unknown, where: string): Error {
+  const text = error instanceof Error ? error.message : String(error);
+  if (text.includes(where)) return error instanceof Error ? error : new Error(text);
+  if (error instanceof NexusLostError) {
+    return new NexusLostError(`${where}: ${text}`, { mayHaveExecuted: error.mayHaveExecuted, cause: error.cause });
+  }
+  const hint = error instanceof IserfsError ? error.hint : undefined;
+  return new IserfsError(errorCode(error), `${where}: ${text}`, hint === undefined ? { cause: error } : { cause: error, hint });
+}
+
+function samePortal(one: Portal, other: Portal | undefined): boolean {
+  return other !== undefined && one.host === other.host && one.port === other.port;
+}
+
+function keyTexts(result: LoginResult): Record<string, string> {
+  const texts: Record<string, string> = {};
+  for (const [name, value] of Object.entries(result.keys)) {
+    if (value === undefined) continue;
+    texts[name] = typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value);
+  }
+  return texts;
+}
