@@ -1,0 +1,37 @@
+/** How the set-up speaks and runs things: one prefix, one error class, and a log file that outlives the run only on failure. */
+
+import { spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** What the user can do something about: printed as one line, without a stack. */
+export class SetupError extends Error {}
+
+/** @param {string} line */
+export function say(line) {
+  process.stderr.write(`iserfs set-up: ${line}\n`);
+}
+
+/**
+ * Runs a command with its output in a log file; throws `SetupError` with the log's path and its last lines when it fails.
+ * @param {string} command
+ * @param {readonly string[]} args
+ * @param {{ cwd?: string; hint?: string }} [options]
+ */
+export function runLogged(command, args, { cwd, hint } = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'iserfs-setup-'));
+  const log = join(folder, 'log');
+  const fd = openSync(log, 'w');
+  const result = spawnSync(command, args, { cwd, stdio: ['inherit', fd, fd] });
+  closeSync(fd);
+  if (result.status === 0) {
+    rmSync(folder, { recursive: true });
+    return;
+  }
+  const outcome =
+    result.error?.message ?? (result.signal === null ? `exit status ${result.status}` : `killed by ${result.signal}`);
+  const tail = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-5);
+  process.stderr.write(`${tail.map((line) => `  | ${line}`).join('\n')}\n`);
+  throw new SetupError(`${[command, args[0]].join(' ')} failed (${outcome})${hint === undefined ? '' : `: ${hint}`} Log: ${log}`);
+}
