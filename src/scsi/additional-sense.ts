@@ -288,6 +288,7 @@ const assignments = `
 2613 application tag mode page is invalid
 2614 tape stream mirroring prevented
 2615 copy source or copy destination not authorized
+2616 fast copy not possible
 2700 write protected
 2701 hardware write protected
 2702 logical unit software write protected
@@ -400,6 +401,7 @@ const assignments = `
 3804 ESN - media class event
 3806 ESN - device busy class event
 3807 thin provisioning soft threshold reached
+3808 ESN - depopulation interrupted
 3900 saving parameters not supported
 3a00 medium not present
 3a01 medium not present - tray closed
