@@ -7,8 +7,8 @@ import { IserfsError } from '../errors.ts';
 import type { Capacity } from './capacity.ts';
 import type { BlockLimits } from './inquiry.ts';
 import type { Medium } from './medium.ts';
+import { Attention, PendingAttentions } from './pending-attentions.ts';
 import { RangeLock } from './range-lock.ts';
-import { Attention, UnitAttentions } from './unit-attentions.ts';
 
 export interface ServedUnitOptions {
   /** 0 to 2^24 - 1. */
@@ -44,7 +44,7 @@ export class ServedUnit {
   readonly limits: BlockLimits;
   /** Ranges of LBAs. Commands that overlap run one after the other, in the order that they came. */
   readonly lock = new RangeLock();
-  readonly attentions = new UnitAttentions();
+  readonly attentions = new PendingAttentions();
   readonly #writeCacheAtStart: boolean;
   /** WCE of the caching page. */
   writeCacheEnabled: boolean;

@@ -20,7 +20,7 @@ export const Attention = {
 
 const RESET = 0x29;
 
-export class UnitAttentions {
+export class PendingAttentions {
   readonly #pending = new Map<number, UnitAttention[]>();
 
   addNexus(nexus: number, first: UnitAttention): void {
