@@ -1,0 +1,422 @@
+/**
+ * Bytes of a TCP connection to PDUs and back: basic and additional header segments, padding, header and
+ * data digests (RFC 7143 §11.2). Sans-I/O, in pull style: `nextBuffer()` names where the next bytes go
+ * and `filled()` says how many came, so that a large payload is received straight into the buffer of its
+ * task and copied nowhere. It knows neither sockets nor tasks: a sink names the place of each payload.
+ *
+ * What it checks is form: opcode and direction, segment lengths, digests. Numbering and offsets are the
+ * sequencers' affair, who see every header before its data.
+ */
+
+import { ProtocolError } from '../../errors.ts';
+import { crc32c, encodeDigest } from '../iscsi/digest.ts';
+import {
+  BHS_LENGTH,
+  decodeAhs,
+  decodePdu,
+  encodeBhs,
+  type InitiatorPdu,
+  NO_BYTES,
+  type OpcodeName,
+  opcodeName,
+  opcodeOf,
+  type Pdu,
+  segmentLengths,
+  type TargetPdu,
+} from '../iscsi/pdu.ts';
+
+/** Which digests follow header and data segments; none during login (RFC 7143 §11.2.3). */
+export interface Digests {
+  readonly header: boolean;
+  readonly data: boolean;
+}
+
+export const NO_DIGESTS: Digests = { header: false, data: false };
+
+/** Largest data segment while no other value was negotiated, as in the login phase (RFC 7143 §13.12). */
+export const LOGIN_DATA_SEGMENT_LENGTH = 8192;
+
+/** Payloads with at least this much to come are received straight into their place. */
+export const DIRECT_PLACEMENT_LENGTH = 8192;
+
+/** What one read takes where nothing is placed directly: many small PDUs come at once. */
+const READ_LENGTH = 64 * 1024;
+/** After a directly placed payload another is likely: a short read holds down what is copied of it. */
+const READ_LENGTH_AFTER_PAYLOAD = 4096;
+/** Header segments and header digest at their longest. */
+const LONGEST_HEADER = BHS_LENGTH + 255 * 4 + 4;
+/** Up to 3 bytes of padding and a digest. */
+const LONGEST_TRAILER = 3 + 4;
+const PADDING = new Uint8Array(4);
+
+/**
+ * Where a data segment goes: into exactly as many bytes of the sink's, into memory of the reader's own
+ * that is lent to `receive`, or nowhere.
+ */
+export type Placement = Uint8Array | 'lend' | 'discard';
+
+export interface PduSink {
+  /**
+   * The header of a PDU has come and `length` bytes of data follow. `header.data` is empty. What is not
+   * acceptable throws here, before a byte of it is placed.
+   */
+  begin(header: Pdu, length: number): Placement;
+  /** The PDU is complete and its digests are good. `pdu` and its segments are borrowed until the call returns. */
+  receive(pdu: Pdu): void;
+}
+
+/** The receiving half. After it has thrown, it must not be used any more. */
+export class PduReader {
+  readonly #sink: PduSink;
+  readonly #peer: 'initiator' | 'target';
+  #digests = NO_DIGESTS;
+  #longestData = LOGIN_DATA_SEGMENT_LENGTH;
+
+  /** Two, because what waits in one while reading is paused must not be read over. */
+  #readBuffers: [Uint8Array, Uint8Array];
+  #readLength = READ_LENGTH;
+  /** What `nextBuffer` returned last. */
+  #armed: Uint8Array = NO_BYTES;
+  #isArmedDirect = false;
+  /** Received but not looked at yet, because of a pause. */
+  #waiting: Uint8Array = NO_BYTES;
+  #isPaused = false;
+
+  #phase: 'header' | 'data' | 'trailer' = 'header';
+  readonly #header = new Uint8Array(LONGEST_HEADER);
+  readonly #bhs = this.#header.subarray(0, BHS_LENGTH);
+  #ahsLength = 0;
+  #headerHave = 0;
+  #headerNeed = BHS_LENGTH;
+  #pdu: Pdu | undefined;
+  #dataLength = 0;
+  #dataHave = 0;
+  /** Undefined: the data is discarded. */
+  #place: Uint8Array | undefined;
+  /** Whether the place is the sink's own. */
+  #isSinkPlace = false;
+  #crc = 0;
+  readonly #trailer = new Uint8Array(LONGEST_TRAILER);
+  #trailerHave = 0;
+  #trailerNeed = 0;
+
+  /** `peer` is the role of who sends: its opcodes are the ones that are taken. */
+  constructor(peer: 'initiator' | 'target', sink: PduSink) {
+    this.#peer = peer;
+    this.#sink = sink;
+    this.#readBuffers = [new Uint8Array(READ_LENGTH), NO_BYTES];
+  }
+
+  /** Takes effect with the next PDU. `longestData` is the MaxRecvDataSegmentLength that we declared. */
+  configure(digests: Digests, longestData: number): void {
+    this.#digests = digests;
+    this.#longestData = longestData;
+  }
+
+  /** Whether part of a PDU has come: a peer that closes now breaks off in the middle. */
+  get isWithinPdu(): boolean {
+    return this.#phase !== 'header' || this.#headerHave > 0 || this.#waiting.length > 0;
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  /** No PDU is looked at after the present one, until `resume()`; whoever feeds bytes stops as well. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** Looks at what has waited. It may pause again: look at `isPaused` before feeding more. */
+  resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    const waiting = this.#waiting;
+    this.#waiting = NO_BYTES;
+    this.#consume(waiting);
+  }
+
+  /** Where the next bytes go. Valid until `filled()`, `resume()` or `discardData()`; never empty. */
+  nextBuffer(): Uint8Array {
+    const remaining = this.#dataLength - this.#dataHave;
+    this.#isArmedDirect =
+      !this.#isPaused && this.#phase === 'data' && this.#place !== undefined && remaining >= DIRECT_PLACEMENT_LENGTH;
+    if (this.#isArmedDirect) {
+      this.#armed = (this.#place as Uint8Array).subarray(this.#dataHave, this.#dataLength);
+      this.#readLength = READ_LENGTH_AFTER_PAYLOAD;
+    } else {
+      this.#armed = this.#ownBuffer().subarray(0, this.#readLength);
+      this.#readLength = READ_LENGTH;
+    }
+    return this.#armed;
+  }
+
+  /** The first `count` bytes of `nextBuffer()` are there. Calls the sink. Throws `ProtocolError`. */
+  filled(count: number): void {
+    if (!this.#isArmedDirect) {
+      this.receive(this.#armed.subarray(0, count));
+      return;
+    }
+    const arrived = this.#armed.subarray(0, count);
+    this.#isArmedDirect = false;
+    this.#armed = NO_BYTES;
+    if (this.#place === undefined) {
+      this.receive(arrived);
+      return;
+    }
+    this.#dataArrived(arrived);
+    if (this.#phase === 'trailer' && this.#trailerNeed === 0) this.#complete();
+  }
+
+  /** Takes bytes that lie elsewhere, borrowed until the call returns unless it pauses. Calls the sink. Throws `ProtocolError`. */
+  receive(chunk: Uint8Array): void {
+    if (this.#waiting.length === 0) {
+      this.#consume(chunk);
+      return;
+    }
+    const joined = new Uint8Array(this.#waiting.length + chunk.length);
+    joined.set(this.#waiting);
+    joined.set(chunk, this.#waiting.length);
+    this.#waiting = joined;
+  }
+
+  /**
+   * What is still to come of the data that the sink placed for task `itt` goes nowhere. Returns whether
+   * the buffer that `nextBuffer()` named last lies in that place: it must then be taken back from
+   * whoever fills it.
+   */
+  discardData(itt: number): boolean {
+    if (this.#pdu?.itt !== itt || this.#place === undefined || !this.#isSinkPlace) return false;
+    const wasDirect = this.#isArmedDirect;
+    this.#place = undefined;
+    this.#pdu = withData(this.#pdu, NO_BYTES);
+    return wasDirect;
+  }
+
+  /** Drops every reference to memory that is not its own. It must not be used afterwards. */
+  release(): void {
+    this.#place = undefined;
+    this.#pdu = undefined;
+    this.#armed = NO_BYTES;
+    this.#isArmedDirect = false;
+    this.#waiting = NO_BYTES;
+    this.#isPaused = true;
+  }
+
+  /** The read buffer in which nothing waits. */
+  #ownBuffer(): Uint8Array {
+    if (this.#waiting.length > 0 && this.#waiting.buffer === this.#readBuffers[0].buffer) this.#readBuffers.reverse();
+    if (this.#readBuffers[0].length === 0) this.#readBuffers[0] = new Uint8Array(READ_LENGTH);
+    return this.#readBuffers[0];
+  }
+
+  #consume(chunk: Uint8Array): void {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#isPaused) {
+        this.#waiting = chunk.subarray(at);
+        return;
+      }
+      switch (this.#phase) {
+        case 'header':
+          at += this.#consumeHeader(chunk, at);
+          break;
+        case 'data':
+          at += this.#consumeData(chunk, at);
+          break;
+        case 'trailer':
+          at += this.#consumeTrailer(chunk, at);
+          break;
+      }
+      if (this.#phase === 'trailer' && this.#trailerHave === this.#trailerNeed) this.#complete();
+    }
+  }
+
+  #consumeHeader(chunk: Uint8Array, at: number): number {
+    const count = Math.min(chunk.length - at, this.#headerNeed - this.#headerHave);
+    this.#header.set(chunk.subarray(at, at + count), this.#headerHave);
+    this.#headerHave += count;
+    if (this.#headerHave < this.#headerNeed) return count;
+    if (this.#headerNeed === BHS_LENGTH) {
+      const { ahsLength, dataSegmentLength } = segmentLengths(this.#bhs);
+      this.#ahsLength = ahsLength;
+      this.#dataLength = dataSegmentLength;
+      this.#dataHave = 0;
+      this.#headerNeed += ahsLength + (this.#digests.header ? 4 : 0);
+      if (this.#headerHave < this.#headerNeed) return count;
+    }
+    this.#startData(chunk, at + count);
+    return count;
+  }
+
+  /** The header is complete; the data begins at `chunk[at]`, as far as it is there. */
+  #startData(chunk: Uint8Array, at: number): void {
+    const dataSegmentLength = this.#dataLength;
+    const headerLength = BHS_LENGTH + this.#ahsLength;
+    if (this.#digests.header)
+      this.#checkDigest('header', crc32c(this.#header.subarray(0, headerLength)), this.#header, headerLength);
+    const opcode = checkOpcode(this.#bhs, this.#peer);
+    if (dataSegmentLength > this.#longestData) {
+      throw new ProtocolError(
+        `${opcode} with ${dataSegmentLength} bytes of data where at most ${this.#longestData} may come`,
+        'RFC 7143 §13.12',
+      );
+    }
+    let ahs = NO_BYTES;
+    if (this.#ahsLength > 0) {
+      if (opcode !== 'scsi-command') throw new ProtocolError(`${opcode} with additional header segments`, 'RFC 7143 §11.2.2');
+      ahs = this.#header.slice(BHS_LENGTH, headerLength);
+      decodeAhs(ahs);
+    }
+    const header = decodePdu(this.#bhs, NO_BYTES, ahs);
+    this.#pdu = header;
+    this.#crc = 0;
+    this.#trailerHave = 0;
+    this.#trailerNeed = dataSegmentLength === 0 ? 0 : paddingOf(dataSegmentLength) + (this.#digests.data ? 4 : 0);
+    const placement = this.#sink.begin(header, dataSegmentLength);
+    if (dataSegmentLength === 0) {
+      this.#phase = 'trailer';
+      return;
+    }
+    this.#phase = 'data';
+    this.#isSinkPlace = typeof placement !== 'string';
+    if (placement === 'discard') {
+      this.#place = undefined;
+    } else if (placement !== 'lend') {
+      if (placement.length !== dataSegmentLength) throw new RangeError('a data segment was given a place of another length');
+      this.#place = placement;
+      this.#pdu = withData(header, placement);
+    } else if (at + dataSegmentLength + this.#trailerNeed <= chunk.length) {
+      // All of the PDU lies here: it is lent as it lies.
+      const data = chunk.subarray(at, at + dataSegmentLength);
+      this.#place = data;
+      this.#pdu = withData(header, data);
+    } else {
+      this.#place = new Uint8Array(dataSegmentLength);
+      this.#pdu = withData(header, this.#place);
+    }
+  }
+
+  #consumeData(chunk: Uint8Array, at: number): number {
+    const count = Math.min(chunk.length - at, this.#dataLength - this.#dataHave);
+    const arrived = chunk.subarray(at, at + count);
+    const place = this.#place;
+    const liesInPlace = place !== undefined && place.buffer === chunk.buffer && place.byteOffset === arrived.byteOffset;
+    if (place !== undefined && !liesInPlace) place.set(arrived, this.#dataHave);
+    this.#dataArrived(arrived);
+    return count;
+  }
+
+  #dataArrived(arrived: Uint8Array): void {
+    if (this.#digests.data) this.#crc = crc32c(arrived, this.#crc);
+    this.#dataHave += arrived.length;
+    if (this.#dataHave === this.#dataLength) this.#phase = 'trailer';
+  }
+
+  #consumeTrailer(chunk: Uint8Array, at: number): number {
+    const count = Math.min(chunk.length - at, this.#trailerNeed - this.#trailerHave);
+    this.#trailer.set(chunk.subarray(at, at + count), this.#trailerHave);
+    this.#trailerHave += count;
+    return count;
+  }
+
+  #complete(): void {
+    const pdu = this.#pdu as Pdu;
+    if (this.#digests.data && this.#dataLength > 0) {
+      const padding = paddingOf(this.#dataLength);
+      this.#checkDigest('data', crc32c(this.#trailer.subarray(0, padding), this.#crc), this.#trailer, padding);
+    }
+    this.#phase = 'header';
+    this.#headerHave = 0;
+    this.#headerNeed = BHS_LENGTH;
+    this.#dataLength = 0;
+    this.#dataHave = 0;
+    this.#place = undefined;
+    this.#pdu = undefined;
+    this.#sink.receive(pdu);
+  }
+
+  #checkDigest(what: 'header' | 'data', crc: number, bytes: Uint8Array, at: number): void {
+    const expected = encodeDigest(crc);
+    for (let index = 0; index < 4; index++) {
+      if (bytes[at + index] === expected[index]) continue;
+      const pdu = opcodeName(opcodeOf(this.#header)) ?? 'PDU';
+      throw new ProtocolError(`${what} digest of a ${pdu} is wrong`, 'RFC 7143 §11.2.3');
+    }
+  }
+}
+
+/**
+ * The segments of `pdu` as they go on the wire, in order. The data segment is among them as it is, not
+ * copied: it must stay unchanged until the segments are sent.
+ */
+export function encodePdu(pdu: Pdu, digests: Digests): Uint8Array[] {
+  const segments: Uint8Array[] = [encodeHeader(pdu, digests.header)];
+  const { data } = pdu;
+  if (data.length === 0) return segments;
+  segments.push(data);
+  const padding = paddingOf(data.length);
+  if (digests.data) {
+    const trailer = new Uint8Array(padding + 4);
+    trailer.set(encodeDigest(crc32c(PADDING.subarray(0, padding), crc32c(data))), padding);
+    segments.push(trailer);
+  } else if (padding > 0) {
+    segments.push(PADDING.subarray(0, padding));
+  }
+  return segments;
+}
+
+function encodeHeader(pdu: Pdu, withDigest: boolean): Uint8Array {
+  const bhs = encodeBhs(pdu);
+  if (pdu.ahs.length === 0 && !withDigest) return bhs;
+  const length = BHS_LENGTH + pdu.ahs.length;
+  const header = new Uint8Array(length + (withDigest ? 4 : 0));
+  header.set(bhs);
+  header.set(pdu.ahs, BHS_LENGTH);
+  if (withDigest) header.set(encodeDigest(crc32c(header.subarray(0, length))), length);
+  return header;
+}
+
+/** Segments are padded to a multiple of 4 bytes (RFC 7143 §11.1). */
+function paddingOf(length: number): number {
+  return -length & 3;
+}
+
+const initiatorOpcodes: ReadonlySet<OpcodeName> = new Set<InitiatorPdu['opcode']>([
+  'nop-out',
+  'scsi-command',
+  'task-management-request',
+  'login-request',
+  'text-request',
+  'data-out',
+  'logout-request',
+  'snack',
+]);
+const targetOpcodes: ReadonlySet<OpcodeName> = new Set<TargetPdu['opcode']>([
+  'nop-in',
+  'scsi-response',
+  'task-management-response',
+  'login-response',
+  'text-response',
+  'data-in',
+  'logout-response',
+  'r2t',
+  'asynchronous-message',
+  'reject',
+]);
+
+function checkOpcode(bhs: Uint8Array, peer: 'initiator' | 'target'): OpcodeName {
+  const code = opcodeOf(bhs);
+  const name = opcodeName(code);
+  if (name === undefined) throw new ProtocolError(`unknown opcode 0x${code.toString(16).padStart(2, '0')}`, 'RFC 7143 §11.2.1.2');
+  if (!(peer === 'initiator' ? initiatorOpcodes : targetOpcodes).has(name)) {
+    throw new ProtocolError(`${name}, which no ${peer} sends`, 'RFC 7143 §11.2.1.2');
+  }
+  return name;
+}
+
+/** `pdu` with its data segment: it was decoded before the data had a place. */
+function withData(pdu: Pdu, data: Uint8Array): Pdu {
+  (pdu as { data: Uint8Array }).data = data;
+  return pdu;
+}
