@@ -100,6 +100,8 @@ export interface FuseHostOptions {
   readonly readOnly: boolean;
   /** First column in /proc/mounts. */
   readonly source: string;
+  /** Whether every image will have the page cache `direct`; `false` if absent. For hosts that can choose only for the whole mount. */
+  readonly directIo?: boolean;
 }
 
 /** A mounted tree. */

@@ -1,0 +1,84 @@
+/**
+ * The entries of a mount, found by path and by inode: what a host that must answer lookups itself keeps
+ * of what `setEntries` pushed down. Pure.
+ */
+
+import { type DirectoryEntry, type Entry, type ImageEntry, ROOT_INODE } from './host.ts';
+
+export class Namespace {
+  readonly #entries = new Map<number, Entry>();
+  /** Inodes by name, per directory. */
+  readonly #children = new Map<number, Map<string, number>>();
+
+  constructor(root: { readonly mode: number; readonly modifiedMs: number }) {
+    this.#put({ kind: 'directory', inode: ROOT_INODE, parent: ROOT_INODE, name: '', ...root });
+  }
+
+  /**
+   * Removes, then adds, so that a name can pass from one inode to another. Returns the inodes that went,
+   * with all that was below them. Throws RangeError for an entry whose parent is no directory here, and
+   * for a name that another inode has.
+   */
+  update(add: readonly Entry[], remove: readonly number[]): number[] {
+    const gone: number[] = [];
+    for (const inode of remove) this.#remove(inode, gone);
+    for (const entry of add) {
+      const siblings = this.#children.get(entry.parent);
+      if (siblings === undefined) throw new RangeError(`the parent of ${entry.name} is no directory`);
+      const holder = siblings.get(entry.name);
+      if (holder !== undefined && holder !== entry.inode) throw new RangeError(`${entry.name} stands twice in its directory`);
+      this.#detach(entry.inode);
+      this.#put(entry);
+      siblings.set(entry.name, entry.inode);
+    }
+    return gone;
+  }
+
+  get(inode: number): Entry | undefined {
+    return this.#entries.get(inode);
+  }
+
+  /** The entry at an absolute path; `/` is the mount's root. */
+  lookup(path: string): Entry | undefined {
+    let inode = ROOT_INODE;
+    for (const name of path.split('/')) {
+      if (name === '') continue;
+      const child = this.#children.get(inode)?.get(name);
+      if (child === undefined) return undefined;
+      inode = child;
+    }
+    return this.#entries.get(inode);
+  }
+
+  children(directory: DirectoryEntry): Entry[] {
+    const entries: Entry[] = [];
+    for (const inode of this.#children.get(directory.inode)?.values() ?? []) {
+      const entry = this.#entries.get(inode);
+      if (entry !== undefined) entries.push(entry);
+    }
+    return entries;
+  }
+
+  images(): ImageEntry[] {
+    return [...this.#entries.values()].filter((entry) => entry.kind === 'image');
+  }
+
+  #put(entry: Entry): void {
+    this.#entries.set(entry.inode, entry);
+    if (entry.kind === 'directory' && !this.#children.has(entry.inode)) this.#children.set(entry.inode, new Map());
+  }
+
+  #detach(inode: number): void {
+    const before = this.#entries.get(inode);
+    if (before !== undefined) this.#children.get(before.parent)?.delete(before.name);
+  }
+
+  #remove(inode: number, gone: number[]): void {
+    if (!this.#entries.has(inode) || inode === ROOT_INODE) return;
+    for (const child of [...(this.#children.get(inode)?.values() ?? [])]) this.#remove(child, gone);
+    this.#detach(inode);
+    this.#entries.delete(inode);
+    this.#children.delete(inode);
+    gone.push(inode);
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * What an image does when the kernel asks: the semantics of a disk. A read stops at the end and beyond
+ * it gives nothing; a write goes up to the end, and beyond it there is no space; close(2) waits for the
+ * handle's writes, fsync(2) for all earlier writes of the image and then for the device's cache. Every
+ * request is answered exactly once, and requests never wait for each other but where that is their
+ * meaning. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
+ */
+
+import { errorCode, IserfsError } from '../errors.ts';
+import type { Lease } from '../scsi/block-device.ts';
+import { Errno, errnoOf } from './errno.ts';
+import { type FileHandle, OpenImage } from './file-handle.ts';
+import type { FuseRequest, FuseUpcalls } from './host.ts';
+
+/** The device behind an image. */
+export interface ImageFile {
+  /** As it is now: a resize or a mode change replaces it. `size` in bytes. */
+  readonly info: { readonly size: number; readonly writeProtected: boolean };
+  /** `length` bytes from `offset`; never short. */
+  read(offset: number, length: number): Promise<Lease>;
+  /** Resolves after GOOD from the device for all of `data`, which is borrowed until the promise settles. */
+  write(offset: number, data: Uint8Array): Promise<void>;
+  /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
+  flush(): Promise<void>;
+  /** The image was closed and is opened: drops what is held of it. The open waits for it, and fails with it. */
+  opened?(): void | Promise<void>;
+  /** The last handle was closed. */
+  closed?(): void;
+}
+
+export interface OperationsOptions {
+  /** The body of the text file `inode`, now. */
+  render(inode: number): Promise<Uint8Array>;
+  /** A request failed, and not by a mistake of its caller: for the log. */
+  failed(error: unknown): void;
+}
+
+/** What a request is answered with: a number as `done` takes it, or a lease as `doneWith` does. */
+type Answer = number | Lease;
+
+/** An image, open or not. `device` is undefined once the logical unit has gone. */
+interface Image {
+  readonly inode: number;
+  device: ImageFile | undefined;
+  readonly open: OpenImage;
+  /** Settles when the device has heard that the image is open; undefined while it is closed. */
+  ready: Promise<void> | undefined;
+}
+
+interface OpenHandle {
+  readonly image: Image;
+  readonly handle: FileHandle;
+}
+
+export class Operations implements FuseUpcalls {
+  readonly #options: OperationsOptions;
+  readonly #images = new Map<number, Image>();
+  /** By the host's number of the handle. */
+  readonly #handles = new Map<number, OpenHandle>();
+  readonly #inFlight = new Set<Promise<void>>();
+
+  constructor(options: OperationsOptions) {
+    this.#options = options;
+  }
+
+  /** Requests that have no answer yet. */
+  get requestsInFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  /** Serves `inode` from `device` from now on, also for handles that are open already. */
+  attach(inode: number, device: ImageFile): void {
+    const image = this.#images.get(inode);
+    if (image === undefined) this.#images.set(inode, { inode, device, open: new OpenImage(), ready: undefined });
+    else image.device = device;
+  }
+
+  /** The device is gone: what comes for its open handles fails with ENXIO, until `attach` brings it back. */
+  detach(inode: number): void {
+    const image = this.#images.get(inode);
+    if (image === undefined) return;
+    image.device = undefined;
+    if (image.open.handles.size === 0) this.#images.delete(inode);
+  }
+
+  /** Resolves when every request that has come in is answered. */
+  async drained(): Promise<void> {
+    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight);
+  }
+
+  requests(batch: readonly FuseRequest[]): void {
+    for (const request of batch) {
+      const answered = this.#answer(request);
+      this.#inFlight.add(answered);
+      void answered.finally(() => this.#inFlight.delete(answered));
+    }
+  }
+
+  render(inode: number): Promise<Uint8Array> {
+    return this.#options.render(inode);
+  }
+
+  failed(error: unknown): void {
+    this.#options.failed(error);
+  }
+
+  /** Never rejects. */
+  async #answer(request: FuseRequest): Promise<void> {
+    let answer: Answer;
+    try {
+      answer = await this.#perform(request);
+    } catch (error) {
+      this.#options.failed(error);
+      answer = -errnoOf(error);
+    }
+    if (typeof answer === 'number') return request.done(answer);
+    const lease = answer;
+    if (request.op === 'read') request.doneWith(lease.segments, () => lease.release());
+  }
+
+  #perform(request: FuseRequest): Promise<Answer> | Answer {
+    if (request.op === 'open') return this.#open(request);
+    const opened = this.#handles.get(request.handle);
+    if (opened === undefined) return -Errno.EBADF;
+    switch (request.op) {
+      case 'read':
+        return this.#read(opened, request.offset, request.length);
+      case 'write':
+        return this.#write(opened, request.offset, request.data);
+      case 'flush':
+        return this.#flush(opened);
+      case 'fsync':
+        return this.#fsync(opened);
+      case 'release':
+        return this.#release(opened, request.handle);
+      case 'discard':
+      case 'zero':
+        return -Errno.EOPNOTSUPP;
+      default:
+        return request satisfies never;
+    }
+  }
+
+  async #open(request: FuseRequest & { readonly op: 'open' }): Promise<number> {
+    const image = this.#images.get(request.inode);
+    if (image?.device === undefined) return -Errno.ENXIO;
+    const isWritable = request.access !== 'read';
+    if (isWritable && image.device.info.writeProtected) return -Errno.EROFS;
+    const handle = image.open.open(isWritable);
+    this.#handles.set(request.handle, { image, handle });
+    try {
+      image.ready ??= Promise.resolve(image.device.opened?.());
+      await image.ready;
+    } catch (error) {
+      this.#forget({ image, handle }, request.handle);
+      throw error;
+    }
+    return 0;
+  }
+
+  async #read({ image }: OpenHandle, offset: number, length: number): Promise<Answer> {
+    const { device } = image;
+    if (device === undefined) return -Errno.ENXIO;
+    const available = Math.min(length, device.info.size - offset);
+    if (available <= 0) return 0;
+    try {
+      return await device.read(offset, available);
+    } catch (error) {
+      // The device has shrunk meanwhile: this is the end of the file, or the range was cut in the middle.
+      if (errorCode(error) === 'out-of-range') return offset >= device.info.size ? 0 : -Errno.EIO;
+      throw error;
+    }
+  }
+
+  async #write({ image, handle }: OpenHandle, offset: number, data: Uint8Array): Promise<number> {
+    const { device } = image;
+    if (device === undefined) return -Errno.ENXIO;
+    if (!handle.isWritable) return -Errno.EBADF;
+    if (device.info.writeProtected) return -Errno.EROFS;
+    if (data.length === 0) return 0;
+    const length = Math.min(data.length, device.info.size - offset);
+    if (length <= 0) return -Errno.ENOSPC;
+    await handle.file.track(handle, device.write(offset, data.subarray(0, length)), mayHaveLostData);
+    return length;
+  }
+
+  /** close(2): no durability, but nothing of this handle is under way any more, and nothing untold. */
+  async #flush({ handle }: OpenHandle): Promise<number> {
+    await handle.file.writesEnded(handle);
+    const untold = handle.takeError();
+    if (untold !== undefined) throw earlierFailure(untold.error);
+    return 0;
+  }
+
+  async #fsync({ image, handle }: OpenHandle): Promise<number> {
+    const { device } = image;
+    if (device === undefined) return -Errno.ENXIO;
+    await handle.file.writesEnded();
+    try {
+      await device.flush();
+    } catch (error) {
+      handle.file.noteForOthers(handle, error);
+      handle.takeError();
+      throw error;
+    }
+    const untold = handle.takeError();
+    if (untold !== undefined) throw earlierFailure(untold.error);
+    return 0;
+  }
+
+  async #release(opened: OpenHandle, handleNumber: number): Promise<number> {
+    await opened.handle.file.writesEnded(opened.handle);
+    this.#forget(opened, handleNumber);
+    return 0;
+  }
+
+  #forget({ image, handle }: OpenHandle, handleNumber: number): void {
+    this.#handles.delete(handleNumber);
+    image.open.close(handle);
+    if (image.open.handles.size > 0) return;
+    image.ready = undefined;
+    if (image.device === undefined) this.#images.delete(image.inode);
+    else image.device.closed?.();
+  }
+}
+
+/** Whether a failed write may have changed or lost bytes, so that others who have the image open must hear of it. */
+function mayHaveLostData(error: unknown): boolean {
+  const code = errorCode(error);
+  return code !== 'write-protected' && code !== 'out-of-range';
+}
+
+/** Says in the log that the error is an old one, told to one more handle. */
+function earlierFailure(error: unknown): IserfsError {
+  return new IserfsError(errorCode(error), 'reported to a handle that was open when a write or a flush failed', { cause: error });
+}

@@ -1,0 +1,204 @@
+/**
+ * The FUSE host on the fuse-native package and libfuse 2, the only place that loads it. Mounts, knows
+ * when the mount has ended, and keeps the package's traps away from everyone else: no time limit of its
+ * own, requests of 128 KiB instead of 4 KiB, no shell. What libfuse 2 cannot do: fallocate,
+ * invalidation, a choice of page cache per file (so `directIo` is decided for the whole mount). Knows no
+ * request; `portable-handlers.ts` answers them.
+ *
+ * The package does not say when a mount has ended. But libfuse closes its descriptor of /dev/fuse when
+ * the kernel has ended the connection, which is after the last user has gone: that descriptor is watched.
+ */
+
+import { fstatSync, readdirSync, readlinkSync } from 'node:fs';
+import type Fuse from 'fuse-native';
+import { describeError, IserfsError } from '../errors.ts';
+import type { Entry, FuseHost, FuseHostOptions, MountFuse } from './host.ts';
+import { mountAt, readMountTable } from './mount-table.ts';
+import { checkFuse, MOUNT_TYPE, unmountPath } from './mountpoint.ts';
+import { PortableHandlers } from './portable-handlers.ts';
+
+type FuseClass = typeof Fuse;
+type End = { readonly reason: 'unmounted' | 'aborted' };
+
+/** Largest request of libfuse 2, both ways. */
+const MAX_TRANSFER = 128 * 1024;
+/** The addon copies the options and the path of the mount point to buffers of this size, and cuts what is longer. */
+const ADDON_BUFFER = 1024;
+/** Device number of /dev/fuse: major 10, minor 229. */
+const FUSE_DEVICE = (10 << 8) | 229;
+/** How often the descriptor is looked at: while nothing is expected, and while an end is. */
+const WATCH_MS = 250;
+const WATCH_CLOSELY_MS = 10;
+
+/** Mounts go one after the other, so that each finds its own descriptor. */
+let previousMount: Promise<unknown> = Promise.resolve();
+
+/** Mounts through fuse-native. Rejects with `mount-failed` where libfuse 2 is missing or refuses, and as `checkFuse` does. */
+export const mountPortable: MountFuse = (options) => {
+  const mounted = previousMount.then(() => mountOne(options));
+  previousMount = mounted.catch(() => {});
+  return mounted;
+};
+
+async function mountOne(options: FuseHostOptions): Promise<FuseHost> {
+  await checkFuse({ allowOther: options.allowOther, helpers: ['fusermount'] });
+  const handlers = new PortableHandlers(options);
+  const fuse = createFuse(await loadFuse(), options, handlers);
+  const before = new Set(fuseDescriptors());
+  await new Promise<void>((resolve, reject) => {
+    fuse.mount((error) => (error ? reject(mountFailure(options.mountpoint, error)) : resolve()));
+  });
+  const descriptor = fuseDescriptors().find((candidate) => !before.has(candidate));
+  const mounted = mountAt(await readMountTable(), options.mountpoint);
+  if (descriptor === undefined || mounted?.fileSystemType !== MOUNT_TYPE) {
+    await unmountPath(options.mountpoint, { lazy: true });
+    throw new IserfsError('mount-failed', `the mount on ${options.mountpoint} ended as soon as it was made`);
+  }
+  return new PortableHost(options, handlers, { fuse, descriptor, mountId: mounted.id });
+}
+
+/** What is watched, and let go of at the end. */
+interface Mounted {
+  readonly fuse: Fuse;
+  readonly descriptor: number;
+  readonly mountId: number;
+}
+
+class PortableHost implements FuseHost {
+  readonly supports = { closed: true, invalidate: false, fallocate: false };
+  readonly closed: Promise<End>;
+  readonly #options: FuseHostOptions;
+  readonly #handlers: PortableHandlers;
+  readonly #mounted: Mounted;
+  #watch: NodeJS.Timeout | undefined;
+  #hasEnded = false;
+
+  constructor(options: FuseHostOptions, handlers: PortableHandlers, mounted: Mounted) {
+    this.#options = options;
+    this.#handlers = handlers;
+    this.#mounted = mounted;
+    this.closed = new Promise((resolve) => this.#watchEvery(WATCH_MS, resolve));
+  }
+
+  get openImages(): number {
+    return this.#handlers.openImages;
+  }
+
+  setEntries(add: readonly Entry[], remove: readonly number[] = []): void {
+    this.#handlers.setEntries(add, remove);
+  }
+
+  invalidate(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async unmount(mode: 'clean' | 'lazy'): Promise<void> {
+    if (this.#hasEnded || !(await this.#isInMountTable())) return;
+    await unmountPath(this.#options.mountpoint, { lazy: mode === 'lazy' });
+    this.#lookSoon();
+  }
+
+  #lookSoon: () => void = () => {};
+
+  #watchEvery(intervalMs: number, resolve: (end: End) => void): void {
+    clearTimeout(this.#watch);
+    this.#lookSoon = () => this.#watchEvery(WATCH_CLOSELY_MS, resolve);
+    this.#watch = setTimeout(() => {
+      if (isFuseDescriptor(this.#mounted.descriptor)) return this.#watchEvery(intervalMs, resolve);
+      this.#hasEnded = true;
+      void this.#end().then(resolve);
+    }, intervalMs);
+  }
+
+  /** Leaves no dead mount behind, and lets go of the event loop. */
+  async #end(): Promise<End> {
+    let reason: End['reason'] = 'unmounted';
+    try {
+      if (await this.#isInMountTable()) {
+        // The connection was cut (fusectl's abort) and the mount stayed.
+        reason = 'aborted';
+        await unmountPath(this.#options.mountpoint, { lazy: true });
+      }
+    } catch (error) {
+      this.#options.upcalls.failed(error);
+    }
+    await new Promise((resolve) => this.#mounted.fuse.unmount(resolve));
+    return { reason };
+  }
+
+  async #isInMountTable(): Promise<boolean> {
+    return mountAt(await readMountTable(), this.#options.mountpoint)?.id === this.#mounted.mountId;
+  }
+}
+
+function createFuse(FuseNative: FuseClass, options: FuseHostOptions, handlers: PortableHandlers): Fuse {
+  const optionString = `-o${mountOptions(options).join(',')}`;
+  for (const text of [optionString, options.mountpoint]) {
+    if (Buffer.byteLength(text) >= ADDON_BUFFER) throw new IserfsError('mount-failed', `too long for libfuse: ${text}`);
+  }
+  class ConfiguredFuse extends FuseNative {
+    override _fuseOptions(): string {
+      return optionString;
+    }
+  }
+  return new ConfiguredFuse(options.mountpoint, handlers.table(), { timeout: false });
+}
+
+function mountOptions(options: FuseHostOptions): string[] {
+  return [
+    'big_writes',
+    `max_write=${MAX_TRANSFER}`,
+    `max_readahead=${MAX_TRANSFER}`,
+    // The kernel checks owners and modes; inode numbers are ours; nothing is renamed where it cannot be removed.
+    'default_permissions',
+    'use_ino',
+    'hard_remove',
+    // There is no way to tell the kernel of a change: it asks each time.
+    'attr_timeout=0',
+    'entry_timeout=0',
+    'negative_timeout=0',
+    `subtype=${MOUNT_TYPE.slice('fuse.'.length)}`,
+    `fsname=${options.source.replace(/[\\,]/g, '\\$&')}`,
+    ...(options.directIo === true ? ['direct_io'] : []),
+    ...(options.allowOther ? ['allow_other'] : []),
+    ...(options.readOnly ? ['ro'] : []),
+  ];
+}
+
+/** Loaded when it is needed: without libfuse 2 the package cannot be, and the rest of the product can do without. */
+async function loadFuse(): Promise<FuseClass> {
+  let loaded: FuseClass;
+  try {
+    ({ default: loaded } = await import('fuse-native'));
+  } catch (cause) {
+    throw new IserfsError('mount-failed', `the package fuse-native cannot be loaded: ${describeError(cause)}`, {
+      cause,
+      hint: 'Install the package libfuse2 (newer Debian and Ubuntu releases call it libfuse2t64).',
+    });
+  }
+  // Its own way is fusermount through a shell; by the time this is called, the mount has ended.
+  loaded.unmount = (_mountpoint, callback) => callback(null);
+  return loaded;
+}
+
+function mountFailure(mountpoint: string, cause: Error): IserfsError {
+  return new IserfsError('mount-failed', `libfuse could not mount on ${mountpoint}`, {
+    cause,
+    hint: 'It wrote the reason above; in a container, mounting needs the SYS_ADMIN capability and /dev/fuse.',
+  });
+}
+
+/** Descriptors of /dev/fuse in this process. */
+function fuseDescriptors(): number[] {
+  return readdirSync('/proc/self/fd').map(Number).filter(isFuseDescriptor);
+}
+
+/** The link's text is looked at first: fstat(2) of a file on a hung file system would hang as well. */
+function isFuseDescriptor(descriptor: number): boolean {
+  try {
+    if (!/\/fuse( \(deleted\))?$/.test(readlinkSync(`/proc/self/fd/${descriptor}`))) return false;
+    return fstatSync(descriptor).rdev === FUSE_DEVICE;
+  } catch {
+    return false;
+  }
+}
