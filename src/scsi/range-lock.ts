@@ -78,5 +78,5 @@ export class RangeLock {
 
 function conflict(one: Entry, other: Entry): boolean {
   if (one.mode === 'shared' && other.mode === 'shared') return false;
-  return one.start < other.end && other.start < one.end;
+  return Math.max(one.start, other.start) < Math.min(one.end, other.end);
 }

@@ -125,9 +125,10 @@ export function decodeSense(data: Uint8Array): Sense | undefined {
 
 function decodeFixed(data: Uint8Array, deferred: boolean): Sense | undefined {
   if (data.length < 3) return undefined;
-  // A copy of the full length, so that what was cut off reads as zero.
+  // A copy of the full length, so that what was cut off reads as zero. A field of several bytes counts whole or not at all.
+  const length = declaredLength(data);
   const whole = new Uint8Array(18);
-  whole.set(data.subarray(0, Math.min(18, declaredLength(data))));
+  whole.set(data.subarray(0, Math.min(18, length)));
   const view = viewOf(whole);
   const key = fixed.key.get(view);
   return {
@@ -137,9 +138,11 @@ function decodeFixed(data: Uint8Array, deferred: boolean): Sense | undefined {
     deferred,
     descriptorFormat: false,
     incorrectLength: fixed.incorrectLength.get(view),
-    ...(fixed.valid.get(view) && data.length >= 7 ? { information: BigInt(fixed.information.get(view)) } : {}),
-    ...(fixed.commandSpecific.get(view) !== 0 ? { commandSpecific: BigInt(fixed.commandSpecific.get(view)) } : {}),
-    ...decodeKeySpecific(key, fixed.keySpecific.get(view)),
+    ...(length >= 7 && fixed.valid.get(view) ? { information: BigInt(fixed.information.get(view)) } : {}),
+    ...(length >= 12 && fixed.commandSpecific.get(view) !== 0
+      ? { commandSpecific: BigInt(fixed.commandSpecific.get(view)) }
+      : {}),
+    ...(length >= 18 ? decodeKeySpecific(key, fixed.keySpecific.get(view)) : {}),
   };
 }
 
