@@ -12,14 +12,18 @@
  */
 
 import { IserfsError } from '../errors.ts';
+import { unlessAborted } from './abort.ts';
 import type { BlockDevice, BlockDeviceInfo, Lease } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
 import { BLOCK, CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
-import type { DeviceChangeListener } from './device-change.ts';
+import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
 import { ReadAhead, type Stretch } from './read-ahead.ts';
 
 /** A device that the cache can stand before. One that tells of changes is listened to. */
-export type CacheableDevice = BlockDevice & { onChange?(listener: DeviceChangeListener): () => void };
+export type CacheableDevice = BlockDevice & {
+  onChange?(listener: DeviceChangeListener): () => void;
+  onWriteError?(listener: WriteErrorListener): () => void;
+};
 
 export interface BlockCacheOptions {
   readonly pool: BufferPool;
@@ -148,6 +152,11 @@ export class CachedDevice {
   /** See `BlockDevice.flush`. */
   async flush(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     await this.#device.flush(options);
+  }
+
+  /** Calls `listener` when a write that was acknowledged turns out to have failed. */
+  onWriteError(listener: WriteErrorListener): () => void {
+    return this.#device.onWriteError?.(listener) ?? (() => {});
   }
 
   /** Drops what is held of the device. */
@@ -348,14 +357,4 @@ function once(release: () => void): () => void {
     released = true;
     release();
   };
-}
-
-function unlessAborted(wait: Promise<unknown>, signal: AbortSignal | undefined): Promise<unknown> {
-  if (signal === undefined) return wait;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    wait.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

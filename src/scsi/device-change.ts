@@ -1,4 +1,4 @@
-/** What a logical unit tells of its own accord to whoever holds state about it: a cache, a tree, open files. */
+/** What a logical unit tells of its own accord to whoever holds state about it: a cache, a tree. */
 
 export type DeviceChange =
   /** Size, write protection or cache mode differ: look at `info` again. */
@@ -8,11 +8,12 @@ export type DeviceChange =
   /** The state that `status` shows is another. */
   | { readonly type: 'state' }
   /** The target's list of logical units may differ: scan again. */
-  | { readonly type: 'logical-units' }
-  /**
-   * A write that was acknowledged earlier has failed since, and nobody can say which: every handle that
-   * is open for writing has to hear of it. Where nobody listens, the next flush fails instead.
-   */
-  | { readonly type: 'write-error'; readonly error: Error };
+  | { readonly type: 'logical-units' };
 
 export type DeviceChangeListener = (change: DeviceChange) => void;
+
+/**
+ * A write that was acknowledged earlier has failed since, and nobody can say which: every handle that is
+ * open for writing has to hear of it, once.
+ */
+export type WriteErrorListener = (error: Error) => void;

@@ -15,11 +15,9 @@ export interface RetainedWrite {
   readonly data: Uint8Array;
 }
 
-/** Room for the copy of one write. End it with either method, once. */
+/** Room for the copy of one write. */
 export interface Reservation {
-  /** Copies `data`, which the device has acknowledged for `offset`. */
-  keep(offset: number, data: Uint8Array): void;
-  /** The write failed or needs no copy. */
+  /** Gives the room back: the copy stands for itself now, or there will be none. Call it once. */
   cancel(): void;
 }
 
@@ -120,6 +118,24 @@ export class RetainedWrites {
     for (const waiter of waiters) waiter.refuse(reason);
   }
 
+  /** Copies `data`, which the device has acknowledged for `offset`. Whoever reserved room cancels the reservation afterwards. */
+  keep(offset: number, data: Uint8Array): void {
+    const before = this.#pool.bytesInUse;
+    const buffer = this.#pool.acquire(data.length);
+    const run: Run = { buffer, size: this.#pool.bytesInUse - before, pieces: 1 };
+    buffer.bytes.set(data);
+    this.#held += run.size;
+    const at = this.#cut(offset, offset + data.length);
+    this.#pieces.splice(at, 0, {
+      offset,
+      end: offset + data.length,
+      data: buffer.bytes,
+      run,
+      sequence: ++this.#sequence,
+    });
+    if (this.#held * 2 > this.#limit) this.#pressure();
+  }
+
   /** A newer write that needs no copy (forced to the medium) was acknowledged: older copies must not come back over it. */
   supersede(offset: number, length: number): void {
     this.#cut(offset, offset + length);
@@ -149,39 +165,14 @@ export class RetainedWrites {
 
   #reservation(length: number): Reservation {
     let open = true;
-    const end = () => {
-      if (!open) throw new Error('a reservation was ended twice');
-      open = false;
-      this.#reserved -= length;
-    };
     return {
-      keep: (offset, data) => {
-        end();
-        this.#keep(offset, data);
-        this.#admit();
-      },
       cancel: () => {
-        end();
+        if (!open) throw new Error('a reservation was cancelled twice');
+        open = false;
+        this.#reserved -= length;
         this.#admit();
       },
     };
-  }
-
-  #keep(offset: number, data: Uint8Array): void {
-    const before = this.#pool.bytesInUse;
-    const buffer = this.#pool.acquire(data.length);
-    const run: Run = { buffer, size: this.#pool.bytesInUse - before, pieces: 1 };
-    buffer.bytes.set(data);
-    this.#held += run.size;
-    const at = this.#cut(offset, offset + data.length);
-    this.#pieces.splice(at, 0, {
-      offset,
-      end: offset + data.length,
-      data: buffer.bytes,
-      run,
-      sequence: ++this.#sequence,
-    });
-    if (this.#held * 2 > this.#limit) this.#pressure();
   }
 
   /** Takes `[start, end)` from all copies; returns the index where a piece of that range belongs. */

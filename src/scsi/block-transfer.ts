@@ -1,0 +1,238 @@
+/**
+ * Moves byte ranges as READ and WRITE commands: cut to what the device takes, several in flight, partial
+ * blocks by read-modify-write. The caller holds the lock on the blocks concerned. Writes to a volatile
+ * cache leave a copy behind (`RetainedWrites`). Knows blocks, not why a command is repeated.
+ */
+
+import { type BlockRun, chunkBlocks, chunkRun, coveringBlocks } from './block-range.ts';
+import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
+import { readCdb, writeCdb } from './cdb.ts';
+import type { CommandRunner, Passage } from './command-runner.ts';
+import type { Characteristics } from './probe.ts';
+import type { Reservation, RetainedWrite, RetainedWrites } from './retained-writes.ts';
+
+export interface BlockTransferOptions {
+  readonly runner: CommandRunner;
+  readonly passage: Passage;
+  readonly pool: BufferPool;
+  readonly retained: RetainedWrites;
+  /** The device as it is now. */
+  readonly device: () => Characteristics;
+  /** Most bytes of one command, below the device's own limits. */
+  readonly maxTransfer: number;
+}
+
+/** How commands address the device; taken once per request. */
+interface Format {
+  readonly blockLength: number;
+  readonly cdbSize: 10 | 16;
+  readonly chunkBlocks: number;
+  readonly alignment: number;
+}
+
+/** READ(10) and WRITE(10) reach this LBA; the larger commands are for what lies beyond. */
+const LAST_LBA_OF_10 = 0xffff_ffffn;
+const MOST_BLOCKS_OF_10 = 0xffff;
+/** An OPTIMAL TRANSFER LENGTH below this is a misunderstanding of the field. */
+const LEAST_OPTIMAL_BYTES = 64 * 1024;
+const REPLAY_DEPTH = 8;
+
+export class BlockTransfer {
+  readonly #options: BlockTransferOptions;
+
+  constructor(options: BlockTransferOptions) {
+    this.#options = options;
+  }
+
+  /** Fills `into` from `offset`; borrows it until the promise settles, also where it rejects early. */
+  async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const format = this.#format();
+    const run = coveringBlocks(offset, into.length, format.blockLength);
+    await all(
+      chunks(run, format).map(async (chunk) => {
+        const start = chunk.lba * format.blockLength - offset;
+        const end = start + chunk.blocks * format.blockLength;
+        if (start >= 0 && end <= into.length) {
+          await this.#readBlocks(chunk, into.subarray(start, end), format, signal);
+          return;
+        }
+        const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
+        try {
+          await this.#readBlocks(chunk, bounce.bytes, format, signal);
+          const skip = Math.max(0, -start);
+          into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
+        } finally {
+          bounce.release();
+        }
+      }),
+    );
+  }
+
+  /** Writes `from` at `offset`; borrows it likewise. Resolves after GOOD for all of it. */
+  async write(
+    offset: number,
+    from: Uint8Array,
+    options: { readonly signal?: AbortSignal | undefined; readonly fua: boolean },
+  ): Promise<void> {
+    const format = this.#format();
+    const run = coveringBlocks(offset, from.length, format.blockLength);
+    await all(
+      chunks(run, format).map(async (chunk) => {
+        const start = chunk.lba * format.blockLength - offset;
+        const end = start + chunk.blocks * format.blockLength;
+        if (start >= 0 && end <= from.length) {
+          await this.#writeBlocks(chunk, from.subarray(start, end), format, options);
+          return;
+        }
+        const staged = await this.#modify(chunk, start, from, format, options.signal);
+        try {
+          await this.#writeBlocks(chunk, staged.bytes, format, options);
+        } finally {
+          staged.release();
+        }
+      }),
+    );
+  }
+
+  /** Writes retained copies again, through `passage`; leaves them retained. */
+  async replay(
+    writes: readonly RetainedWrite[],
+    passage: Passage,
+    failed: (write: RetainedWrite, error: unknown) => void,
+  ): Promise<void> {
+    const format = this.#format();
+    const queue = writes[Symbol.iterator]();
+    const worker = async () => {
+      for (const write of queue) {
+        const run = coveringBlocks(write.offset, write.data.length, format.blockLength);
+        for (const chunk of chunks(run, format)) {
+          const at = chunk.lba * format.blockLength - write.offset;
+          const data = write.data.subarray(at, at + chunk.blocks * format.blockLength);
+          try {
+            await this.#issueWrite(chunk, data, format, { fua: false, passage });
+          } catch (error) {
+            failed(write, error);
+          }
+        }
+      }
+    };
+    await all(Array.from({ length: REPLAY_DEPTH }, worker));
+  }
+
+  /** The blocks of `chunk` as they will be: new data in the middle, what the device has at the edges. */
+  async #modify(
+    chunk: BlockRun,
+    start: number,
+    from: Uint8Array,
+    format: Format,
+    signal: AbortSignal | undefined,
+  ): Promise<PoolBuffer> {
+    const { blockLength } = format;
+    const staged = this.#options.pool.acquire(chunk.blocks * blockLength);
+    const { bytes } = staged;
+    try {
+      const edges: number[] = [];
+      if (start < 0) edges.push(0);
+      const last = chunk.blocks - 1;
+      if (start + bytes.length > from.length && !edges.includes(last)) edges.push(last);
+      await all(
+        edges.map((block) => {
+          const into = bytes.subarray(block * blockLength, (block + 1) * blockLength);
+          return this.#readBlocks({ lba: chunk.lba + block, blocks: 1 }, into, format, signal);
+        }),
+      );
+      const skip = Math.max(0, -start);
+      bytes.set(from.subarray(start + skip, Math.min(from.length, start + bytes.length)), skip);
+      return staged;
+    } catch (error) {
+      staged.release();
+      throw error;
+    }
+  }
+
+  async #readBlocks({ lba, blocks }: BlockRun, into: Uint8Array, format: Format, signal: AbortSignal | undefined): Promise<void> {
+    const { runner, passage } = this.#options;
+    await runner.run({ cdb: readCdb({ lba, blocks, size: format.cdbSize }), dataIn: into, lba, signal }, passage);
+  }
+
+  async #writeBlocks(
+    chunk: BlockRun,
+    data: Uint8Array,
+    format: Format,
+    options: { readonly signal?: AbortSignal | undefined; readonly fua: boolean },
+  ): Promise<void> {
+    const { retained, passage, device } = this.#options;
+    const offset = chunk.lba * format.blockLength;
+    const isVolatile = () => device().writeCache !== 'none' && !options.fua;
+    let reservation: Reservation | undefined;
+    if (isVolatile()) reservation = await retained.reserve(data.length, options.signal);
+    try {
+      await this.#issueWrite(chunk, data, format, {
+        ...options,
+        passage,
+        onGood: () => {
+          // The cache may have been switched on or off meanwhile: what holds is what the device says now.
+          if (isVolatile()) retained.keep(offset, data);
+          else retained.supersede(offset, data.length);
+        },
+      });
+    } finally {
+      reservation?.cancel();
+    }
+  }
+
+  async #issueWrite(
+    { lba, blocks }: BlockRun,
+    data: Uint8Array,
+    format: Format,
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly fua: boolean;
+      readonly passage: Passage;
+      readonly onGood?: () => void;
+    },
+  ): Promise<void> {
+    const { signal, fua, passage, onGood } = options;
+    await this.#options.runner.run(
+      {
+        cdb: writeCdb({ lba, blocks, size: format.cdbSize, fua }),
+        dataOut: data,
+        changes: { offset: lba * format.blockLength, length: data.length },
+        lba,
+        signal,
+        ...(onGood && { onGood }),
+      },
+      passage,
+    );
+  }
+
+  #format(): Format {
+    const { capacity, limits } = this.#options.device();
+    const { blockLength, lastLba } = capacity;
+    const cdbSize = lastLba > LAST_LBA_OF_10 ? 16 : 10;
+    const optimalBlocks = limits?.optimalTransferLength ?? 0;
+    const granularityBlocks = limits?.optimalTransferLengthGranularity ?? 0;
+    const wanted = Math.max(1, Math.floor(Math.min(MAX_RUN, this.#options.maxTransfer) / blockLength));
+    return {
+      blockLength,
+      cdbSize,
+      chunkBlocks: chunkBlocks(cdbSize === 10 ? Math.min(wanted, MOST_BLOCKS_OF_10) : wanted, {
+        maximumBlocks: limits?.maximumTransferLength ?? 0,
+        optimalBlocks: optimalBlocks * blockLength >= LEAST_OPTIMAL_BYTES ? optimalBlocks : 0,
+        granularityBlocks,
+      }),
+      alignment: Math.max(1, granularityBlocks, 2 ** capacity.logicalBlocksPerPhysicalBlockExponent),
+    };
+  }
+}
+
+function chunks(run: BlockRun, format: Format): BlockRun[] {
+  return [...chunkRun(run, format.chunkBlocks, format.alignment)];
+}
+
+/** Settles when the last one has, so that borrowed memory is free then; rejects with the first failure. */
+async function all(work: readonly Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(work)) {
+    if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Drives one command of a logical unit to its end: issues it, judges the outcome, and issues it again
+ * where that is right, never without passing its passage anew, so that nothing overtakes recovery.
+ * Bounded in attempts and time. Knows what a retry is, not what a unit attention or a lost nexus means:
+ * the passage does.
+ */
+
+import { type Clock, sleep } from '../clock.ts';
+import { errorCode, IserfsError, NexusLostError } from '../errors.ts';
+import { abortError } from './abort.ts';
+import { cdbName } from './cdb.ts';
+import { judge } from './command-outcome.ts';
+import type { Ticket } from './gate.ts';
+import type { Lun, ScsiPort } from './port.ts';
+import type { Sense, SenseContext } from './sense.ts';
+
+/** A range of the device, in bytes. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** One command. Its buffers are borrowed until `run` settles. */
+export interface CommandRequest {
+  readonly cdb: Uint8Array;
+  readonly dataIn?: Uint8Array;
+  readonly dataOut?: Uint8Array;
+  readonly signal?: AbortSignal | undefined;
+  /** For messages. */
+  readonly lba?: number;
+  /** GOOD with less data than there is room for is in order, as for INQUIRY. */
+  readonly allowShort?: boolean;
+  /** What the command writes: nothing may overlap it until it is certain that it will not be executed any more. */
+  readonly changes?: ByteRange;
+  /** Called right before each time that the command goes out. */
+  readonly onIssue?: () => void;
+  /** Called once it ended well, while its ticket is still out. */
+  readonly onGood?: () => void;
+}
+
+/** What stands between a command and the port. All is called while the command's ticket is out. */
+export interface Passage {
+  /** Resolves when the command may go out; rejects where it may not. */
+  enter(request: CommandRequest): Promise<Ticket>;
+  /** The command was not executed. Throws to end it; else it enters again. */
+  onUnitAttention(sense: Sense): void;
+  /** The command's nexus is gone. Throws to end it; else it enters again. */
+  onNexusLost(error: NexusLostError, ticket: Ticket, request: CommandRequest): void;
+}
+
+export interface RunnerCounters {
+  /** Commands issued again, for whatever reason. */
+  retries: number;
+  /** Commands issued again because their nexus was lost. */
+  reissues: number;
+  unitAttentions: number;
+  timeouts: number;
+}
+
+export interface CommandRunnerOptions {
+  readonly port: ScsiPort;
+  readonly lun: Lun;
+  /** Portal, target and LUN, for messages. */
+  readonly description: string;
+  readonly clock: Clock;
+  /** 0 to 1, for jitter. */
+  readonly random: () => number;
+  readonly commandTimeoutMs: number;
+  /** An acknowledged write has failed since: sense data of the deferred kind said so. */
+  readonly onDeferredError: (error: IserfsError) => void;
+}
+
+const FIRST_DELAY_MS = 10;
+const LONGEST_DELAY_MS = 1000;
+/** More attempts than these in a row are no accident. */
+const MOST_FAILED_ATTEMPTS = 5;
+const MOST_TIMEOUTS = 2;
+const MOST_UNIT_ATTENTIONS = 64;
+const MOST_DEFERRED_ERRORS = 64;
+const MOST_LOST_NEXUSES = 16;
+
+export class CommandRunner {
+  readonly #options: CommandRunnerOptions;
+  readonly counters: RunnerCounters = { retries: 0, reissues: 0, unitAttentions: 0, timeouts: 0 };
+
+  constructor(options: CommandRunnerOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves with the number of bytes transferred once the command has ended well. */
+  async run(request: CommandRequest, passage: Passage): Promise<number> {
+    const attempts = new Attempts(this.#options.clock.now() + this.#options.commandTimeoutMs);
+    for (;;) {
+      const ticket = await this.#enter(request, passage);
+      let step: Step;
+      try {
+        step = await this.#attempt(request, passage, ticket, attempts);
+      } finally {
+        ticket.leave();
+      }
+      if (step.type === 'done') return step.transferred;
+      this.counters.retries++;
+      if (step.type === 'wait') await this.#pause(attempts.waits++, request.signal);
+    }
+  }
+
+  async #enter(request: CommandRequest, passage: Passage): Promise<Ticket> {
+    try {
+      return await passage.enter(request);
+    } catch (error) {
+      if (request.signal?.aborted === true) throw abortError(request.signal);
+      throw error;
+    }
+  }
+
+  async #attempt(request: CommandRequest, passage: Passage, ticket: Ticket, attempts: Attempts): Promise<Step> {
+    const { port, lun, commandTimeoutMs, description } = this.#options;
+    const { cdb, dataIn, dataOut, signal } = request;
+    const context = contextOf(request, description);
+    request.onIssue?.();
+    const result = await port
+      .execute(
+        { lun, cdb, nexus: ticket.nexus, ...(dataIn && { dataIn }), ...(dataOut && { dataOut }) },
+        { timeoutMs: commandTimeoutMs, ...(signal && { signal }) },
+      )
+      .catch((error: unknown) => this.#rejected(error, request, passage, ticket, attempts));
+    if ('type' in result) return result;
+    const expectedLength = request.allowShort === true ? 0 : ((dataIn ?? dataOut)?.length ?? 0);
+    const outcome = judge(result, expectedLength, context);
+    switch (outcome.type) {
+      case 'good':
+        request.onGood?.();
+        return { type: 'done', transferred: result.transferred };
+      case 'failed':
+        throw outcome.error;
+      case 'busy':
+        if (this.#options.clock.now() >= attempts.patienceEnds) throw outcome.error;
+        return { type: 'wait' };
+      case 'again':
+        if (++attempts.failed > MOST_FAILED_ATTEMPTS) throw outcome.error;
+        return { type: 'wait' };
+      case 'unit-attention':
+        this.counters.unitAttentions++;
+        if (++attempts.unitAttentions > MOST_UNIT_ATTENTIONS) throw tooMany('unit attentions', context);
+        passage.onUnitAttention(outcome.sense);
+        return { type: 'again' };
+      case 'deferred-error':
+        this.#options.onDeferredError(outcome.error);
+        if (++attempts.deferred > MOST_DEFERRED_ERRORS) throw tooMany('deferred errors', context);
+        return { type: 'again' };
+    }
+  }
+
+  /** The command has no status. A time-out may be tried again because the port vouches for the abort (see `ScsiPort.execute`). */
+  #rejected(error: unknown, request: CommandRequest, passage: Passage, ticket: Ticket, attempts: Attempts): Step {
+    if (error instanceof NexusLostError) {
+      passage.onNexusLost(error, ticket, request);
+      if (error.mayHaveExecuted && ++attempts.lostNexuses > MOST_LOST_NEXUSES) throw error;
+      this.counters.reissues++;
+      return { type: 'again' };
+    }
+    if (errorCode(error) === 'command-timeout') {
+      this.counters.timeouts++;
+      if (++attempts.timeouts <= MOST_TIMEOUTS) return { type: 'again' };
+    }
+    throw error;
+  }
+
+  /** Exponential backoff with jitter: the further the attempts, the wider apart. */
+  async #pause(waits: number, signal: AbortSignal | undefined): Promise<void> {
+    const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** waits);
+    try {
+      await sleep(this.#options.clock, longest * (0.5 + this.#options.random() / 2), signal);
+    } catch (error) {
+      throw signal?.aborted === true ? abortError(signal) : error;
+    }
+  }
+}
+
+type Step = { readonly type: 'done'; readonly transferred: number } | { readonly type: 'again' } | { readonly type: 'wait' };
+
+/** What one command has been through. */
+class Attempts {
+  readonly patienceEnds: number;
+  waits = 0;
+  failed = 0;
+  timeouts = 0;
+  unitAttentions = 0;
+  deferred = 0;
+  lostNexuses = 0;
+
+  constructor(patienceEnds: number) {
+    this.patienceEnds = patienceEnds;
+  }
+}
+
+function contextOf(request: CommandRequest, description: string): SenseContext {
+  const command = cdbName(request.cdb);
+  return request.lba === undefined ? { description, command } : { description, command, lba: request.lba };
+}
+
+function tooMany(what: string, context: SenseContext): IserfsError {
+  return new IserfsError(
+    'hardware-error',
+    `${context.description}: ${context.command}: the device does not stop reporting ${what}`,
+  );
+}

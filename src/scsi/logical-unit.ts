@@ -1,0 +1,516 @@
+/**
+ * The initiator's side of one logical unit: a `BlockDevice` over a `ScsiPort`. This file puts the parts
+ * together and holds what they share; each idea has its own file: what is asked at attach (probe.ts), how
+ * one command is driven (command-runner.ts), the gate that all commands pass (gate.ts), what happens when
+ * the nexus is lost or a unit attention comes (recovery.ts, fence.ts), how ranges become commands
+ * (block-transfer.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
+ * proves (cache-flush.ts). Must not know which transport the port uses, nor who reads and writes.
+ */
+
+import { type Clock, systemClock } from '../clock.ts';
+import { describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
+import { abortError } from './abort.ts';
+import type { BlockDevice, BlockDeviceInfo } from './block-device.ts';
+import { BlockTransfer } from './block-transfer.ts';
+import { type BufferPool, MAX_RUN } from './buffer-pool.ts';
+import { CacheFlush } from './cache-flush.ts';
+import { synchronizeCacheCdb } from './cdb.ts';
+import { CommandRunner, type Passage } from './command-runner.ts';
+import type { DeviceChange, DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import { Fence } from './fence.ts';
+import { Gate } from './gate.ts';
+import { differenceBetween, isAnonymous, type LogicalUnitIdentity } from './identity.ts';
+import { lunLabel } from './lun.ts';
+import type { Lun, PortEvent, ScsiPort } from './port.ts';
+import { awaitReady, type Characteristics, characterize, hasImage, identify, type RunCommand, readCapacity } from './probe.ts';
+import { RangeLock } from './range-lock.ts';
+import { Recovery, type RecoveryState } from './recovery.ts';
+import { type RequestCounts, RequestStatistics } from './request-statistics.ts';
+import { type RetainedWrite, RetainedWrites } from './retained-writes.ts';
+import { decodeSense, SenseKey, senseError } from './sense.ts';
+import { WriteErrors } from './write-errors.ts';
+
+export interface LogicalUnitOptions {
+  readonly pool: BufferPool;
+  /** Writes are refused whatever the device says. */
+  readonly readOnly: boolean;
+  readonly commandTimeoutMs: number;
+  /** Most bytes of one command; at most `MAX_RUN`, which is the default. */
+  readonly maxTransfer?: number;
+  /** Most bytes of copies of writes that may be in a volatile cache only; 64 MiB by default. */
+  readonly retainedLimit?: number;
+  /** Most commands in flight; 32 by default. */
+  readonly queueDepth?: number;
+  /** How long requests wait for a unit that does not come back although its session does; 120 s by default. */
+  readonly recoveryTimeoutMs?: number;
+  /**
+   * Whether writes of a lost session must be fenced by LOGICAL UNIT RESET before they are issued again.
+   * `false` only for peers that are proven to wait for the old session's tasks.
+   */
+  readonly awaitsFence: (identity: LogicalUnitIdentity) => boolean;
+  readonly log?: (line: string) => void;
+  readonly clock?: Clock;
+  /** 0 to 1, for the jitter of retries. */
+  readonly random?: () => number;
+  readonly signal?: AbortSignal;
+}
+
+export interface LogicalUnitStatus extends RequestCounts {
+  readonly state: 'ready' | 'recovering' | 'failed' | 'gone';
+  /** Why it is not ready. */
+  readonly reason: string | undefined;
+  /** Commands that were issued again, for whatever reason. */
+  readonly retries: number;
+  /** Of these, those whose session was lost. */
+  readonly reconnectReplays: number;
+  /** Retained writes that were written again because a cache may have been lost. */
+  readonly replayedWrites: number;
+  readonly unitAttentions: number;
+  readonly commandTimeouts: number;
+  readonly recoveries: number;
+  readonly commandsInFlight: number;
+  /** Commands that had to wait because the queue was full. */
+  readonly queueWaits: number;
+  /** Memory of the copies that a lost cache would call for. */
+  readonly retainedBytes: number;
+}
+
+const DEFAULT_QUEUE_DEPTH = 32;
+const DEFAULT_RETAINED_LIMIT = 64 * 1024 * 1024;
+const DEFAULT_RECOVERY_TIMEOUT_MS = 120_000;
+const MOST_PROBES = 5;
+
+/** Errors of a replayed write that another attempt may overcome; any other means that its data is lost. */
+const passingErrors: ReadonlySet<string> = new Set([
+  'aborted',
+  'busy',
+  'command-timeout',
+  'connection-lost',
+  'logical-unit-gone',
+  'not-ready',
+  'recovery-timeout',
+]);
+
+export class LogicalUnit implements BlockDevice, AsyncDisposable {
+  readonly lun: Lun;
+  /** Portal, target and LUN, for messages. */
+  readonly description: string;
+  readonly #port: ScsiPort;
+  readonly #options: LogicalUnitOptions;
+  readonly #clock: Clock;
+  readonly #gate: Gate;
+  readonly #fence = new Fence();
+  readonly #runner: CommandRunner;
+  readonly #recovery: Recovery;
+  readonly #retained: RetainedWrites;
+  readonly #transfer: BlockTransfer;
+  readonly #flush: CacheFlush;
+  readonly #ranges = new RangeLock();
+  readonly #unsubscribe: () => void;
+  readonly #changeListeners = new Set<DeviceChangeListener>();
+  readonly #writeErrors = new WriteErrors();
+  readonly #statistics: RequestStatistics;
+  #replayedWrites = 0;
+  #identity: LogicalUnitIdentity | undefined;
+  #device: Characteristics | undefined;
+  /** The device has no cache that could be synchronised: it knows neither the mode page nor the command. */
+  #refusesToSynchronize = false;
+  /** The device's cache is being synchronised to make room for copies. */
+  #relieving = false;
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Probes the unit at `lun` and resolves with it, ready for use. Rejects with `logical-unit-gone` where
+   * there is none, `unsupported` where it is larger than 2^53 - 1 bytes, and as `ScsiPort.execute`.
+   * A unit that is no disk has an identity, and no bytes (`hasImage`).
+   */
+  static async attach(port: ScsiPort, lun: Lun, options: LogicalUnitOptions): Promise<LogicalUnit> {
+    const unit = new LogicalUnit(port, lun, options);
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const nexus = await port.established();
+        if (options.signal?.aborted === true) throw abortError(options.signal);
+        try {
+          await unit.#recovery.start(nexus, (passage) => unit.#probe(passage));
+          return unit;
+        } catch (error) {
+          if (!(error instanceof NexusLostError) || attempt === MOST_PROBES) throw error;
+        }
+      }
+    } catch (error) {
+      await unit.close();
+      throw error;
+    }
+  }
+
+  private constructor(port: ScsiPort, lun: Lun, options: LogicalUnitOptions) {
+    this.lun = lun;
+    this.description = `${port.description} LUN ${lunLabel(lun)}`;
+    this.#port = port;
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#statistics = new RequestStatistics(this.#clock);
+    this.#gate = new Gate(options.queueDepth ?? DEFAULT_QUEUE_DEPTH);
+    this.#runner = new CommandRunner({
+      port,
+      lun,
+      description: this.description,
+      clock: this.#clock,
+      random: options.random ?? Math.random,
+      commandTimeoutMs: options.commandTimeoutMs,
+      onDeferredError: (error) => this.#writeFailedSince(error),
+    });
+    this.#recovery = this.#makeRecovery();
+    this.#retained = new RetainedWrites(options.pool, options.retainedLimit ?? DEFAULT_RETAINED_LIMIT, () => this.#relieve());
+    this.#transfer = new BlockTransfer({
+      runner: this.#runner,
+      passage: this.#recovery.passage,
+      pool: options.pool,
+      retained: this.#retained,
+      device: () => this.#present(),
+      maxTransfer: options.maxTransfer ?? MAX_RUN,
+    });
+    this.#flush = new CacheFlush({
+      retained: this.#retained,
+      gate: this.#gate,
+      epoch: () => this.#recovery.epoch,
+      synchronize: (onIssue) => this.#synchronizeCache(onIssue),
+    });
+    this.#unsubscribe = port.subscribe((event) => this.#handlePortEvent(event));
+  }
+
+  get identity(): LogicalUnitIdentity {
+    if (this.#identity === undefined) throw new IserfsError('internal', `${this.description} is not probed yet`);
+    return this.#identity;
+  }
+
+  /** Whether the device has blocks to show: it is a disk. */
+  get hasImage(): boolean {
+    return hasImage(this.identity.deviceType);
+  }
+
+  /** What the device said of itself last; undefined for one that is no disk. */
+  get characteristics(): Characteristics | undefined {
+    return this.#device;
+  }
+
+  get info(): BlockDeviceInfo {
+    const device = this.#device;
+    return {
+      size: device?.size ?? 0,
+      blockLength: device?.capacity.blockLength ?? 512,
+      writeProtected: this.#options.readOnly || device === undefined || device.writeProtected,
+      volatileCache: device !== undefined && device.writeCache !== 'none',
+    };
+  }
+
+  get status(): LogicalUnitStatus {
+    const { state } = this.#recovery;
+    const { retries, reissues, unitAttentions, timeouts } = this.#runner.counters;
+    const reason = state.type === 'ready' ? undefined : state.reason;
+    return {
+      state: state.type,
+      reason: reason instanceof Error ? describeError(reason) : reason,
+      ...this.#statistics.counts,
+      retries,
+      reconnectReplays: reissues,
+      replayedWrites: this.#replayedWrites,
+      unitAttentions,
+      commandTimeouts: timeouts,
+      recoveries: this.#recovery.recoveries,
+      commandsInFlight: this.#gate.inFlight,
+      queueWaits: this.#gate.queued,
+      retainedBytes: this.#retained.bytes,
+    };
+  }
+
+  /** Calls `listener` synchronously at each change; returns the function that ends it. */
+  onChange(listener: DeviceChangeListener): () => void {
+    this.#changeListeners.add(listener);
+    return () => this.#changeListeners.delete(listener);
+  }
+
+  /** Calls `listener` when a write that was acknowledged turns out to have failed. Where nobody listens, the next flush fails instead. */
+  onWriteError(listener: WriteErrorListener): () => void {
+    return this.#writeErrors.subscribe(listener);
+  }
+
+  /** Looks again at who the unit is and how large, as after a rescan that found it. */
+  revalidate(): void {
+    this.#recovery.revalidate('asked to look again');
+  }
+
+  async read(offset: number, into: Uint8Array, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    await this.#statistics.measure('read', into.length, async () => {
+      const release = await this.#lock(offset, into.length, 'shared', options.signal);
+      try {
+        if (into.length > 0) await this.#transfer.read(offset, into, options.signal);
+      } finally {
+        release();
+      }
+    });
+  }
+
+  async write(
+    offset: number,
+    from: Uint8Array,
+    options: { readonly signal?: AbortSignal; readonly fua?: boolean } = {},
+  ): Promise<void> {
+    await this.#statistics.measure('write', from.length, async () => {
+      if (this.info.writeProtected) throw new IserfsError('write-protected', `${this.description} is write protected`);
+      const forced = options.fua === true && this.info.volatileCache;
+      const fua = forced && this.#present().dpoFua;
+      const release = await this.#lock(offset, from.length, 'exclusive', options.signal);
+      try {
+        if (from.length > 0) await this.#transfer.write(offset, from, { signal: options.signal, fua });
+      } finally {
+        release();
+      }
+      if (forced && !fua) await this.#flush.flush(options.signal);
+    });
+  }
+
+  async flush(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    await this.#statistics.measure('flush', 0, async () => {
+      this.#writeErrors.throwUntold();
+      const { count } = this.#writeErrors;
+      // With copies left from when there was a volatile cache, there is still something to do.
+      const hasWork = !this.#options.readOnly && (this.info.volatileCache || !this.#retained.isEmpty);
+      if (hasWork) await this.#flush.flush(options.signal);
+      else if (this.#recovery.state.type !== 'ready') await this.#pass(options.signal);
+      this.#writeErrors.throwSince(count);
+    });
+  }
+
+  /** Ends all that goes on; requests that wait are rejected. Does not flush. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const reason = new IserfsError('aborted', `${this.description} is closed`);
+    this.#unsubscribe();
+    const stopped = this.#recovery.stop();
+    this.#gate.refuse(reason);
+    this.#retained.refuseWaiting(reason);
+    await stopped;
+    // Recovery may have had the last word on the gate.
+    this.#gate.refuse(reason);
+    await this.#gate.settled();
+    this.#retained.discardUpTo(this.#retained.sequence);
+  }
+
+  /** Locks the blocks that a range touches (I7); the lock is held over retries and the loss of the nexus. */
+  async #lock(
+    offset: number,
+    length: number,
+    mode: 'shared' | 'exclusive',
+    signal: AbortSignal | undefined,
+  ): Promise<() => void> {
+    const { size, blockLength } = this.info;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > size) {
+      throw new IserfsError('out-of-range', `${this.description}: ${length} bytes at ${offset} are not within ${size} bytes`);
+    }
+    const start = offset - (offset % blockLength);
+    const end = Math.ceil((offset + length) / blockLength) * blockLength;
+    try {
+      return await this.#ranges.acquire(start, end - start, mode, signal);
+    } catch (error) {
+      throw signal?.aborted === true ? abortError(signal) : error;
+    }
+  }
+
+  /** Waits for the unit as any command does. */
+  async #pass(signal: AbortSignal | undefined): Promise<void> {
+    const ticket = await this.#gate.enter(signal).catch((error: unknown) => {
+      throw signal?.aborted === true ? abortError(signal) : error;
+    });
+    ticket.leave();
+  }
+
+  #present(): Characteristics {
+    if (this.#device === undefined) throw new IserfsError('unsupported', `${this.description} is no disk`);
+    return this.#device;
+  }
+
+  /** The whole device, IMMED = 0 (SBC: LBA 0 and 0 blocks). */
+  async #synchronizeCache(onIssue: () => void): Promise<void> {
+    const { capacity, writeCache } = this.#present();
+    const size = capacity.lastLba > 0xffff_ffffn ? 16 : 10;
+    try {
+      await this.#runner.run({ cdb: synchronizeCacheCdb({ size }), onIssue }, this.#recovery.passage);
+    } catch (error) {
+      if (errorCode(error) !== 'unsupported' || writeCache !== 'unknown') throw error;
+      this.#log('it knows neither the caching mode page nor SYNCHRONIZE CACHE: taken to have no volatile cache');
+      this.#refusesToSynchronize = true;
+      this.#device = this.#withoutCache(this.#present());
+    }
+  }
+
+  /** Copies take much room, or somebody waits for some: has the device make them superfluous. */
+  #relieve(): void {
+    if (this.#relieving || this.#retained.isEmpty || this.#closing !== undefined) return;
+    this.#relieving = true;
+    const relieved = this.#flush.flush().catch((error: unknown) => this.#notRelieved(error));
+    void relieved.then(() => {
+      this.#relieving = false;
+      if (this.#retained.hasWaiters) this.#relieve();
+    });
+  }
+
+  #notRelieved(error: unknown): void {
+    const failure = error instanceof Error ? error : new Error(String(error));
+    if (errorCode(error) === 'unsupported') {
+      // Every flush fails on this device; no copy will ever be superfluous, and room is needed.
+      this.#retained.discardUpTo(this.#retained.sequence);
+      return;
+    }
+    // The device may report such a failure once only, and then claim that all is well.
+    if (!passingErrors.has(errorCode(error))) this.#writeFailedSince(failure);
+    this.#retained.refuseWaiting(failure);
+  }
+
+  #makeRecovery(): Recovery {
+    return new Recovery({
+      port: this.#port,
+      gate: this.#gate,
+      fence: this.#fence,
+      clock: this.#clock,
+      patienceMs: this.#options.recoveryTimeoutMs ?? DEFAULT_RECOVERY_TIMEOUT_MS,
+      log: (line) => this.#log(line),
+      onState: (state) => this.#stateChanged(state),
+      onNexusLost: () => this.#tell({ type: 'contents' }),
+      onUnitAttention: (policy) => {
+        if (policy.contentsMayDiffer) this.#tell({ type: 'contents' });
+        if (policy.rescan) this.#tell({ type: 'logical-units' });
+      },
+      steps: {
+        awaitReady: (passage) => awaitReady(this.#runOn(passage)),
+        verify: (passage) => this.#verify(passage),
+        fence: (nexus) => this.#resetUnit(nexus),
+        refresh: (passage) => this.#refresh(passage),
+        replay: (passage) => this.#replay(passage),
+      },
+    });
+  }
+
+  #runOn(passage: Passage): RunCommand {
+    return (request) => this.#runner.run(request, passage);
+  }
+
+  async #probe(passage: Passage): Promise<void> {
+    const run = this.#runOn(passage);
+    this.#identity = await identify(run);
+    this.#device = hasImage(this.#identity.deviceType) ? this.#withoutCache(await characterize(run)) : undefined;
+  }
+
+  async #verify(passage: Passage): Promise<void> {
+    const run = this.#runOn(passage);
+    const found = await identify(run);
+    const expected = this.identity;
+    const difference = differenceBetween(expected, found) ?? (await this.#differenceOfAnonymous(found, run));
+    if (difference !== undefined) {
+      throw new IserfsError('logical-unit-changed', `${this.description} is another logical unit now: ${difference}`, {
+        hint: 'Unmount and mount again to use the logical unit that is there now.',
+      });
+    }
+    this.#identity = found;
+  }
+
+  /** Two units of one product that nothing names are told apart by their size alone. */
+  async #differenceOfAnonymous(found: LogicalUnitIdentity, run: RunCommand): Promise<string | undefined> {
+    if (this.#device === undefined || !isAnonymous(this.identity) || !isAnonymous(found)) return undefined;
+    const { lastLba, blockLength } = await readCapacity(run);
+    const { capacity } = this.#device;
+    if (lastLba === capacity.lastLba && blockLength === capacity.blockLength) return undefined;
+    return 'another size, and nothing that names it';
+  }
+
+  #withoutCache(device: Characteristics): Characteristics {
+    return this.#refusesToSynchronize && device.writeCache === 'unknown' ? { ...device, writeCache: 'none' } : device;
+  }
+
+  async #resetUnit(nexus: number): Promise<boolean> {
+    if (!this.#options.awaitsFence(this.identity)) return true;
+    try {
+      await this.#port.resetLogicalUnit(this.lun, nexus);
+      return true;
+    } catch (error) {
+      if (error instanceof NexusLostError) throw error;
+      this.#log(`LOGICAL UNIT RESET failed, writes in flight are given up: ${describeError(error)}`);
+      return false;
+    }
+  }
+
+  async #refresh(passage: Passage): Promise<void> {
+    const before = this.#device;
+    if (before === undefined) return;
+    const after = this.#withoutCache(await characterize(this.#runOn(passage)));
+    this.#device = after;
+    const resized = before.size !== after.size || before.capacity.blockLength !== after.capacity.blockLength;
+    if (resized) {
+      this.#log(`the size is ${after.size} bytes now, it was ${before.size}`);
+      this.#tell({ type: 'contents' });
+    }
+    if (resized || before.writeProtected !== after.writeProtected || before.writeCache !== after.writeCache) {
+      this.#tell({ type: 'info' });
+    }
+  }
+
+  /** What fails for good is lost: that is a write error, and nothing else can be done about it. */
+  async #replay(passage: Passage): Promise<void> {
+    const lost: { readonly write: RetainedWrite; readonly error: unknown }[] = [];
+    const { writes } = this.#retained;
+    this.#replayedWrites += writes.length;
+    await this.#transfer.replay(writes, passage, (write, error) => {
+      if (passingErrors.has(errorCode(error))) throw error;
+      lost.push({ write, error });
+    });
+    for (const { write, error } of lost) {
+      const { offset, data } = write;
+      const message = `${this.description}: ${data.length} bytes at ${offset} were lost with the device's cache and cannot be written again`;
+      this.#writeFailedSince(new IserfsError('data-lost', message, { cause: error }));
+      this.#retained.supersede(offset, data.length);
+    }
+  }
+
+  #handlePortEvent(event: PortEvent): void {
+    if (event.type !== 'asynchronous-sense') {
+      this.#recovery.handlePortEvent(event);
+      return;
+    }
+    const sense = decodeSense(event.sense);
+    if (event.lun !== this.lun || sense === undefined) return;
+    if (sense.key === SenseKey['unit-attention']) this.#recovery.handleAsynchronousSense(sense);
+    else if (sense.deferred) {
+      this.#writeFailedSince(senseError(sense, { description: this.description, command: 'asynchronous event' }));
+    }
+  }
+
+  #stateChanged(state: RecoveryState): void {
+    if (state.type === 'ready') this.#log('ready');
+    else this.#log(`${state.type}: ${state.reason instanceof Error ? describeError(state.reason) : state.reason}`);
+    this.#tell({ type: 'state' });
+  }
+
+  /** An acknowledged write is not where it should be. */
+  #writeFailedSince(error: Error): void {
+    this.#statistics.noteError(error);
+    this.#log(`an acknowledged write has failed: ${describeError(error)}`);
+    this.#writeErrors.report(error);
+    this.#tell({ type: 'contents' });
+  }
+
+  #tell(change: DeviceChange): void {
+    for (const listener of this.#changeListeners) listener(change);
+  }
+
+  #log(line: string): void {
+    this.#options.log?.(`${this.description}: ${line}`);
+  }
+}
