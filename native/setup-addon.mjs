@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * The FUSE addon: does fuse-native load here, and if it has no binary for this machine, compile it. It is one C file, so the
  * compiler is called directly: no node-gyp, no make, no Python, and Node's headers come from the Node that runs this, not from

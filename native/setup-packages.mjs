@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * What iserfs, its demo and its tests need from the distribution, and how it is installed. A need is a thing that is looked for
  * (a program, a library, a file), not a package: whoever has it from elsewhere is left alone.

@@ -1,3 +1,4 @@
+// @ts-check
 /** How the set-up speaks and runs things: one prefix, one error class, and a log file that outlives the run only on failure. */
 
 import { spawnSync } from 'node:child_process';

@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * The set-up that `npm run demo` and `npm test` begin with: brings a bare machine (Node and npm, nothing else) to where iserfs
  * runs, and does nothing when all is there. Plain ECMAScript without dependencies, because it runs before there are any.

@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * What a test run left behind. A run is told by two marks that everything it starts inherits: the environment variable
  * ISERFS_TEST_RUN, and TMPDIR, a folder made for the run. So nothing of anybody else on the machine is ever counted.
@@ -7,7 +8,7 @@
  * Plain ECMAScript, because Node 20 runs it without a build.
  */
 
-import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
 
@@ -49,7 +50,7 @@ function ancestorsOf(pid) {
 /** @param {string} pid */
 function isInOwnNamespace(pid) {
   try {
-    return realpathSync.native(`/proc/${pid}/ns/mnt`) === realpathSync.native('/proc/self/ns/mnt');
+    return readlinkSync(`/proc/${pid}/ns/mnt`) === readlinkSync('/proc/self/ns/mnt');
   } catch {
     return true;
   }

@@ -29,9 +29,10 @@ import type { Workdir } from './workdir.ts';
  *     await space.run('ls', ['-l', mountpoint]);
  */
 export class UnprivilegedSpace implements AsyncDisposable {
-  /** This Node and the built command line, at paths that every user may reach, whatever the checkout's own parents allow. */
+  /** This Node, the built command line and the checkout, at paths that every user may reach, whatever the checkout's own parents allow. */
   readonly node: string;
   readonly cli: string;
+  readonly project: string;
   /** The user's home, writable by nobody else. */
   readonly home: string;
   readonly uid: number;
@@ -40,7 +41,8 @@ export class UnprivilegedSpace implements AsyncDisposable {
 
   private constructor(root: string, uid: number, holder: PipedChild, initPid: number) {
     this.node = join(root, 'node');
-    this.cli = join(root, 'project', 'dist', 'cli.js');
+    this.project = join(root, 'project');
+    this.cli = join(this.project, 'dist', 'cli.js');
     this.home = join(root, 'home');
     this.uid = uid;
     this.#holder = holder;
@@ -95,7 +97,7 @@ export class UnprivilegedSpace implements AsyncDisposable {
 
   /** Runs a command as the user in the namespace. What it leaves in the background stays until the end of the scope. */
   async run(command: string, args: readonly string[], options: Omit<RunOptions, 'cwd'> = {}): Promise<RunOutcome> {
-    const enter = ['--target', String(this.#initPid), '--mount', '--pid', `--wd=${this.home}`, '--'];
+    const enter = ['--target', String(this.#initPid), '--mount', '--pid', '--', 'sh', '-c', 'cd "$0" && exec "$@"', this.home];
     const become = ['setpriv', '--reuid', String(this.uid), '--regid', String(this.uid), '--clear-groups', '--'];
     const env = { ...(options.env ?? process.env), HOME: this.home, TMPDIR: this.home, USER: `uid${this.uid}` };
     for (const name of ['XDG_CONFIG_HOME', 'XDG_STATE_HOME', 'XDG_RUNTIME_DIR', 'XDG_CACHE_HOME'])
