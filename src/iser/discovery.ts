@@ -4,7 +4,7 @@
  */
 
 import { IserfsError, ProtocolError } from '../errors.ts';
-import { type ConnectionOptions, openConnection } from './initiator.ts';
+import { CID, type ConnectionOptions, openConnection } from './connection.ts';
 import { formatPortal, isValidIscsiName, type Portal, parseTargetAddress } from './iscsi/name.ts';
 import { InitiatorSession } from './iscsi/session.ts';
 import { decodeText } from './iscsi/text.ts';
@@ -37,7 +37,7 @@ export async function discoverTargets(
   const session = new InitiatorSession({
     datamover: connection.datamover,
     login: connection.result,
-    cid: 0,
+    cid: CID,
     now: () => clock.now(),
     keepaliveIntervalMs: Number.POSITIVE_INFINITY, // NOP has no place in a discovery session
     keepaliveTimeoutMs: Number.POSITIVE_INFINITY,

@@ -6,28 +6,13 @@
  * own checks, what is safe (I6, I7). Knows no SCSI beyond the port's contract, and which transport only by name.
  */
 
-import { type Clock, sleep } from '../clock.ts';
-import { describeError, errorCode, IserfsError, NexusLostError, ProtocolError } from '../errors.ts';
+import { sleep } from '../clock.ts';
+import { describeError, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
-import type { InitiatorDatamover, InitiatorHandler, InitiatorTransport } from './datamover/datamover.ts';
-import { type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
+import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
+import type { LoginResult } from './iscsi/login.ts';
 import { formatPortal, type Portal } from './iscsi/name.ts';
-import type { TargetControlPdu } from './iscsi/pdu.ts';
 import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
-
-/** What a login needs, whoever it is for. */
-export interface ConnectionOptions {
-  readonly initiatorName: string;
-  /** 48 bits; stable for the life of the initiator (RFC 7143 §11.12.5). */
-  readonly isid: number;
-  readonly transport: InitiatorTransport;
-  readonly chap?: ChapOptions;
-  /** Bound on connection set-up and login together. */
-  readonly loginTimeoutMs: number;
-  readonly clock: Clock;
-  /** Cryptographically strong random bytes. */
-  readonly random: (length: number) => Uint8Array;
-}
 
 export interface InitiatorOptions extends ConnectionOptions {
   readonly targetName: string;
@@ -66,24 +51,10 @@ export interface SessionStatus {
   readonly lastError: string | undefined;
 }
 
-/** A connection in its full-feature phase. */
-export interface Connection {
-  readonly datamover: InitiatorDatamover;
-  readonly result: LoginResult;
-  /** The portal that was reached in the end. */
-  readonly portal: Portal;
-  /** A portal that the target moved to for good, to be used from now on. */
-  readonly movedTo: Portal | undefined;
-  /** Hands everything that the data mover reports to a session from now on. */
-  attach(session: InitiatorSession): void;
-}
-
-const MAX_REDIRECTS = 8;
 /** Waits between attempts to recover; the last one is repeated. */
 const BACKOFF_MS = [0, 250, 500, 1000, 2000, 4000];
 /** Waits between attempts after recovery has timed out. */
 const SLOW_RETRY_MS = 10_000;
-const CID = 0;
 
 export class Initiator implements ScsiPort {
   readonly #options: InitiatorOptions;
@@ -393,164 +364,6 @@ export class Initiator implements ScsiPort {
 
 /** A task management request or logout that takes longer than this costs the session. */
 const MANAGEMENT_TIMEOUT_MS = 10_000;
-
-/**
- * Connects to a portal and logs in, following redirects. Rejects with a located error; nothing stays
- * open then. A login is never just dropped half-way except when its time is up: some targets take
- * that badly.
- */
-export async function openConnection(
-  options: ConnectionOptions,
-  portal: Portal,
-  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
-  signal?: AbortSignal,
-): Promise<Connection> {
-  let at = portal;
-  let movedTo: Portal | undefined;
-  for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
-    const who = login.targetName === undefined ? formatPortal(at) : `${login.targetName} at ${formatPortal(at)}`;
-    let outcome: Awaited<ReturnType<typeof logIn>>;
-    try {
-      outcome = await logIn(options, at, login, signal);
-    } catch (error) {
-      throw locate(error, who);
-    }
-    if (!('redirect' in outcome)) return { ...outcome, portal: at, movedTo };
-    at = outcome.redirect;
-    if (outcome.permanent) movedTo = at;
-  }
-  throw new IserfsError('login-refused', `${formatPortal(portal)}: the target redirected more than ${MAX_REDIRECTS} times`);
-}
-
-async function logIn(
-  options: ConnectionOptions,
-  portal: Portal,
-  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
-  signal: AbortSignal | undefined,
-): Promise<{ readonly redirect: Portal; readonly permanent: boolean } | Pick<Connection, 'datamover' | 'result' | 'attach'>> {
-  const deadline = options.clock.now() + login.timeoutMs;
-  const handler = new SwitchingHandler();
-  const datamover = await options.transport.connect(portal, handler, {
-    timeoutMs: login.timeoutMs,
-    ...(signal === undefined ? {} : { signal }),
-  });
-  const machine = new InitiatorLogin({
-    initiatorName: options.initiatorName,
-    sessionType: login.sessionType,
-    ...(login.targetName === undefined ? {} : { targetName: login.targetName }),
-    isid: options.isid,
-    tsih: 0,
-    cid: CID,
-    cmdSn: 1,
-    initialItt: 0,
-    offers: datamover.keyOffers(login.sessionType),
-    ...(options.chap === undefined ? {} : { chap: options.chap }),
-    random: options.random,
-  });
-  const onAbort = () => handler.fail(new IserfsError('aborted', 'interrupted'));
-  signal?.addEventListener('abort', onAbort, { once: true });
-  const cancelDeadline = options.clock.schedule(Math.max(0, deadline - options.clock.now()), () =>
-    handler.fail(
-      new IserfsError('unreachable', `connected, but no answer to the login within ${login.timeoutMs / 1000} s`, {
-        hint: 'Is an iSCSI target listening on that port?',
-      }),
-    ),
-  );
-  try {
-    let request = machine.start();
-    for (;;) {
-      const answer = handler.nextPdu();
-      answer.catch(() => {}); // awaited below, unless sending fails first
-      datamover.sendControl(request);
-      const received = await answer;
-      if (received.opcode !== 'login-response') throw new ProtocolError(`${received.opcode} during login`);
-      const step = machine.handleResponse(received);
-      if (step.type === 'send') {
-        request = step.pdu;
-        continue;
-      }
-      if (step.type === 'redirect') {
-        await datamover.terminate('orderly');
-        return { redirect: step.portal, permanent: step.permanent };
-      }
-      datamover.enable(step.result.data);
-      return { datamover, result: step.result, attach: (session) => handler.attach(session) };
-    }
-  } catch (error) {
-    await datamover.terminate('abrupt');
-    throw error;
-  } finally {
-    cancelDeadline();
-    signal?.removeEventListener('abort', onAbort);
-  }
-}
-
-/** What a data mover reports goes to the login first and to the session afterwards. */
-class SwitchingHandler implements InitiatorHandler {
-  #session: InitiatorSession | undefined;
-  #awaited: { resolve: (pdu: TargetControlPdu) => void; reject: (error: Error) => void } | undefined;
-  /** What came between login and session. */
-  readonly #early: { pdu: TargetControlPdu; transferred: number }[] = [];
-  #failure: Error | undefined;
-
-  nextPdu(): Promise<TargetControlPdu> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure === undefined) this.#awaited = { resolve, reject };
-      else reject(this.#failure);
-    });
-  }
-
-  fail(error: Error): void {
-    this.#failure ??= error;
-    this.#awaited?.reject(this.#failure);
-    this.#awaited = undefined;
-  }
-
-  attach(session: InitiatorSession): void {
-    this.#session = session;
-    for (const { pdu, transferred } of this.#early.splice(0)) session.handlePdu(pdu, transferred);
-    if (this.#failure !== undefined) session.connectionTerminated(this.#failure);
-  }
-
-  controlNotify(pdu: TargetControlPdu, transferred: number): void {
-    if (this.#session !== undefined) {
-      this.#session.handlePdu(pdu, transferred);
-      return;
-    }
-    // `data` is only lent for the call.
-    const kept = { ...pdu, data: pdu.data.slice() };
-    if (this.#awaited === undefined) {
-      this.#early.push({ pdu: kept, transferred });
-      return;
-    }
-    this.#awaited.resolve(kept);
-    this.#awaited = undefined;
-  }
-
-  windowNotify(expCmdSn: number, maxCmdSn: number): void {
-    this.#session?.windowNotify(expCmdSn, maxCmdSn);
-  }
-
-  currentExpStatSn(): number {
-    return this.#session?.expStatSn ?? 0;
-  }
-
-  connectionTerminated(error?: Error): void {
-    if (this.#session !== undefined) this.#session.connectionTerminated(error);
-    else this.fail(error ?? new IserfsError('unreachable', 'the peer closed the connection during login'));
-  }
-}
-
-/** The same error, its message beginning with where it happened. */
-function locate(error: unknown, where: string): Error {
-  const text = error instanceof Error ? error.message : String(error);
-  if (text.includes(where)) return error instanceof Error ? error : new Error(text);
-  if (error instanceof NexusLostError) {
-    return new NexusLostError(`${where}: ${text}`, { mayHaveExecuted: error.mayHaveExecuted, cause: error.cause });
-  }
-  const hint = error instanceof IserfsError ? error.hint : undefined;
-  return new IserfsError(errorCode(error), `${where}: ${text}`, hint === undefined ? { cause: error } : { cause: error, hint });
-}
 
 function samePortal(one: Portal, other: Portal | undefined): boolean {
   return other !== undefined && one.host === other.host && one.port === other.port;

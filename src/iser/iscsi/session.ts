@@ -11,8 +11,9 @@
 
 import { IserfsError, NexusLostError, ProtocolError } from '../../errors.ts';
 import type { Lun, ScsiResult, TaskManagementFunction } from '../../scsi/port.ts';
-import type { InitiatorDatamover, TaskBuffers } from '../datamover/datamover.ts';
+import type { InitiatorDatamover } from '../datamover/datamover.ts';
 import { CommandWindow } from './command-window.ts';
+import { type Exchange, ExchangeTable, type ScsiTask, type TaskRequest } from './exchange-table.ts';
 import type { LoginResult } from './login.ts';
 import {
   AsyncEvent,
@@ -59,15 +60,6 @@ export interface SessionEvents {
   asynchronousSense(lun: Lun, sense: Uint8Array): void;
 }
 
-/** A SCSI command to submit; buffers are borrowed until one of the callbacks, of which exactly one is called, once. */
-export interface TaskRequest extends TaskBuffers {
-  readonly lun: Lun;
-  readonly cdb: Uint8Array;
-  readonly timeoutMs: number;
-  readonly succeed: (result: ScsiResult) => void;
-  readonly fail: (error: Error) => void;
-}
-
 type SessionState =
   | { readonly name: 'LOGGED_IN' }
   /** The target asked for a logout; it is sent when the tasks in flight are done, or at `deadline`. */
@@ -76,34 +68,6 @@ type SessionState =
   /** The connection is gone and the data mover is letting go of the buffers. */
   | { readonly name: 'CLEANUP_WAIT' }
   | { readonly name: 'FREE' };
-
-interface ScsiTask {
-  readonly kind: 'scsi';
-  readonly request: TaskRequest;
-  readonly deadline: number;
-  /** Set once it is on the wire. */
-  sent: { readonly itt: number; readonly cmdSn: number } | undefined;
-  /** Why an ABORT TASK is under way for it. */
-  aborting: IserfsError | undefined;
-}
-
-type Exchange =
-  | ScsiTask
-  | {
-      readonly kind: 'management';
-      readonly deadline: number;
-      readonly done: (response: number) => void;
-      readonly fail: (error: Error) => void;
-    }
-  | {
-      readonly kind: 'text';
-      readonly deadline: number;
-      readonly assembler: TextAssembler;
-      readonly done: (text: Uint8Array) => void;
-      readonly fail: (error: Error) => void;
-    }
-  | { readonly kind: 'nop'; deadline: number }
-  | { readonly kind: 'logout'; readonly deadline: number };
 
 /** Longest answer to a text request: SendTargets on a portal with many thousands of targets. */
 const MAX_TEXT = 16 * 1024 * 1024;
@@ -117,16 +81,12 @@ export class InitiatorSession {
   readonly #window: CommandWindow;
   #state: SessionState = { name: 'LOGGED_IN' };
   #expStatSn: number;
-  #nextItt = 1;
-  /** What waits for an answer, by initiator task tag. */
-  readonly #exchanges = new Map<number, Exchange>();
+  readonly #exchanges = new ExchangeTable();
   /** Commands that wait for the window, oldest first. */
   readonly #queue: ScsiTask[] = [];
   #scsiInFlight = 0;
   #lastReceived: number;
   #keepalivePending = false;
-  /** No exchange has an earlier deadline than this. */
-  #earliestDeadline = Number.POSITIVE_INFINITY;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -170,7 +130,7 @@ export class InitiatorSession {
       return () => {};
     }
     this.#queue.push(task);
-    this.#noteDeadline(deadline);
+    this.#exchanges.noteDeadline(deadline);
     this.#sendQueued();
     return (reason) => this.#abort(task, reason);
   }
@@ -203,7 +163,13 @@ export class InitiatorSession {
         return;
       }
       const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-      const itt = this.#register({ kind: 'text', deadline, assembler: new TextAssembler(MAX_TEXT), done: resolve, fail: reject });
+      const itt = this.#exchanges.register({
+        kind: 'text',
+        deadline,
+        assembler: new TextAssembler(MAX_TEXT),
+        done: resolve,
+        fail: reject,
+      });
       this.#sendText(itt, RESERVED_TAG, encodeText(pairs));
     });
   }
@@ -214,7 +180,7 @@ export class InitiatorSession {
     this.#state = { name: 'IN_LOGOUT', reason };
     this.#failQueue(reason);
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#register({ kind: 'logout', deadline });
+    const itt = this.#exchanges.register({ kind: 'logout', deadline });
     // Reason code 0: close the session (RFC 7143 §11.14.1).
     this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'logout-request', reason: 0, itt, cid: this.#options.cid }));
   }
@@ -226,7 +192,7 @@ export class InitiatorSession {
     const finish = () => {
       this.#state = { name: 'FREE' };
       this.#failQueue(reason);
-      for (const [itt, exchange] of [...this.#exchanges]) {
+      for (const [itt, exchange] of this.#exchanges.entries()) {
         this.#exchanges.delete(itt);
         if (exchange.kind === 'nop' || exchange.kind === 'logout') continue;
         const lost = new NexusLostError(reason.message, { mayHaveExecuted: true, cause: reason });
@@ -276,15 +242,15 @@ export class InitiatorSession {
       case 'CLEANUP_WAIT':
         return undefined;
       case 'LOGOUT_REQUESTED':
-        return Math.min(this.#state.deadline, this.#earliestDeadline, this.#keepaliveDue());
+        return Math.min(this.#state.deadline, this.#exchanges.earliestDeadline, this.#keepaliveDue());
       default:
-        return Math.min(this.#earliestDeadline, this.#keepaliveDue());
+        return Math.min(this.#exchanges.earliestDeadline, this.#keepaliveDue());
     }
   }
 
   handleTimeout(now: number): void {
     if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT') return;
-    if (now >= this.#earliestDeadline) this.#expire(now);
+    if (now >= this.#exchanges.earliestDeadline) this.#expire(now);
     if (this.#state.name === 'LOGOUT_REQUESTED' && now >= this.#state.deadline) this.#logoutWhenDrained(true);
     if (this.#state.name === 'LOGGED_IN' && now >= this.#keepaliveDue()) this.#sendKeepalive(now);
   }
@@ -305,7 +271,7 @@ export class InitiatorSession {
   #send(task: ScsiTask): void {
     const { request } = task;
     const cmdSn = this.#window.take();
-    const itt = this.#register(task);
+    const itt = this.#exchanges.register(task);
     task.sent = { itt, cmdSn };
     this.#scsiInFlight++;
     this.#datamover.sendControl(
@@ -368,7 +334,7 @@ export class InitiatorSession {
   }
 
   #dropTasks(concerned: (task: ScsiTask) => boolean, why: string): void {
-    for (const [itt, exchange] of [...this.#exchanges]) {
+    for (const [itt, exchange] of this.#exchanges.entries()) {
       if (exchange.kind !== 'scsi' || !concerned(exchange)) continue;
       this.#exchanges.delete(itt);
       this.#datamover.deallocateTask(itt);
@@ -388,7 +354,7 @@ export class InitiatorSession {
       return;
     }
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#register({ kind: 'management', deadline, done, fail });
+    const itt = this.#exchanges.register({ kind: 'management', deadline, done, fail });
     this.#datamover.sendControl({ ...request, ...this.#immediate(), itt });
   }
 
@@ -400,15 +366,6 @@ export class InitiatorSession {
   /** Fields of a PDU that takes no CmdSN of its own (RFC 7143 §4.2.2.1). */
   #immediate(): { immediate: true; cmdSn: number; expStatSn: number } {
     return { immediate: true, cmdSn: this.#window.cmdSn, expStatSn: this.#expStatSn };
-  }
-
-  #register(exchange: Exchange): number {
-    while (this.#nextItt === RESERVED_TAG || this.#exchanges.has(this.#nextItt)) this.#nextItt = serialAdd(this.#nextItt, 1);
-    const itt = this.#nextItt;
-    this.#nextItt = serialAdd(itt, 1);
-    this.#exchanges.set(itt, exchange);
-    this.#noteDeadline(exchange.deadline);
-    return itt;
   }
 
   // ---- answers ----
@@ -462,11 +419,11 @@ export class InitiatorSession {
     }
   }
 
+  /** Takes what `received` answers off the books. */
   #take<K extends Exchange['kind']>(received: TargetControlPdu, kind: K): Extract<Exchange, { kind: K }> {
-    const exchange = this.#exchanges.get(received.itt);
-    if (exchange?.kind !== kind) throw new ProtocolError(`${describePdu(received)} answers nothing that was asked`);
+    const exchange = this.#exchanges.expect(received.itt, kind, () => describePdu(received));
     this.#exchanges.delete(received.itt);
-    return exchange as Extract<Exchange, { kind: K }>;
+    return exchange;
   }
 
   #onScsiResponse(received: Pdu<'scsi-response'>, transferred: number): void {
@@ -503,8 +460,7 @@ export class InitiatorSession {
   }
 
   #onTextResponse(received: Pdu<'text-response'>): void {
-    const exchange = this.#exchanges.get(received.itt);
-    if (exchange?.kind !== 'text') throw new ProtocolError(`${describePdu(received)} answers nothing that was asked`);
+    const exchange = this.#exchanges.expect(received.itt, 'text', () => describePdu(received));
     const text = exchange.assembler.add(received.data, received.continue || !received.final);
     if (text === undefined) {
       if (received.ttt === RESERVED_TAG) throw new ProtocolError('a text answer to be continued has no tag', 'RFC 7143 §11.11.4');
@@ -592,10 +548,6 @@ export class InitiatorSession {
 
   // ---- time ----
 
-  #noteDeadline(deadline: number): void {
-    if (deadline < this.#earliestDeadline) this.#earliestDeadline = deadline;
-  }
-
   #keepaliveDue(): number {
     if (this.#keepalivePending || this.#state.name !== 'LOGGED_IN') return Number.POSITIVE_INFINITY;
     return this.#lastReceived + this.#options.keepaliveIntervalMs;
@@ -603,20 +555,20 @@ export class InitiatorSession {
 
   #sendKeepalive(now: number): void {
     this.#keepalivePending = true;
-    const itt = this.#register({ kind: 'nop', deadline: now + this.#options.keepaliveTimeoutMs });
+    const itt = this.#exchanges.register({ kind: 'nop', deadline: now + this.#options.keepaliveTimeoutMs });
     this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'nop-out', lun: NO_LUN, itt, ttt: RESERVED_TAG }));
   }
 
   #expire(now: number): void {
-    this.#earliestDeadline = Number.POSITIVE_INFINITY;
+    this.#exchanges.forgetDeadlines();
     for (const task of [...this.#queue]) {
       if (now >= task.deadline) this.#abort(task, commandTimeout(task, 'the target did not take it'));
-      else this.#noteDeadline(task.deadline);
+      else this.#exchanges.noteDeadline(task.deadline);
     }
-    for (const exchange of [...this.#exchanges.values()]) {
+    for (const [, exchange] of this.#exchanges.entries()) {
       if (exchange.kind === 'scsi' && exchange.aborting !== undefined) continue; // its ABORT TASK has a deadline
       if (now < exchange.deadline) {
-        this.#noteDeadline(exchange.deadline);
+        this.#exchanges.noteDeadline(exchange.deadline);
         continue;
       }
       switch (exchange.kind) {
@@ -628,7 +580,7 @@ export class InitiatorSession {
           if (now < quietSince) {
             // Other PDUs came meanwhile, so it is alive.
             exchange.deadline = quietSince;
-            this.#noteDeadline(quietSince);
+            this.#exchanges.noteDeadline(quietSince);
             break;
           }
           const seconds = (this.#options.keepaliveIntervalMs + this.#options.keepaliveTimeoutMs) / 1000;
