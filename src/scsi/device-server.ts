@@ -143,14 +143,16 @@ export class BlockDeviceServer implements DeviceServer {
     return this.#unitAt(lun) !== undefined;
   }
 
+  /** Up to the lock on its blocks a command runs before this returns, so that commands keep the order of the calls. */
   async execute(task: ServerTask): Promise<ServerResult> {
     const unit = this.#unitAt(task.lun);
     try {
       const cdb = decodeCdb(task.cdb);
       if (cdb === undefined || (unit !== undefined && !isSupported(unit, cdb.name))) throw refusal(task.cdb);
       if (cdb.naca) throw invalidFieldInCdb(cdbLength(task.cdb[0] ?? 0) - 1, 2);
-      const always = await this.#executeAlways(unit, task, cdb);
-      if (always !== undefined) return good(always);
+      if (cdb.name === 'inquiry' || cdb.name === 'report-luns' || cdb.name === 'request-sense') {
+        return good(await sendParameters(task, this.#answerAlways(unit, task.nexus, cdb), cdb.allocationLength));
+      }
       if (unit === undefined) throw logicalUnitNotSupported();
       if (unit.reservedBy !== undefined && unit.reservedBy !== task.nexus && !ignoresReservations.has(cdb.name)) {
         return { status: Status['reservation-conflict'], sense: new Uint8Array(0), transferLength: 0 };
@@ -164,20 +166,20 @@ export class BlockDeviceServer implements DeviceServer {
     }
   }
 
-  /** The commands that are answered whatever the state of the unit, and without one. Undefined for all others. */
-  async #executeAlways(unit: ServedUnit | undefined, task: ServerTask, cdb: DecodedCdb): Promise<number | undefined> {
+  /** The commands that are answered whatever the state of the unit, and without one. */
+  #answerAlways(unit: ServedUnit | undefined, nexus: number, cdb: Cdb<AlwaysName>): Uint8Array {
     switch (cdb.name) {
       case 'inquiry':
-        return await sendParameters(task, inquiryData(unit, cdb), cdb.allocationLength);
+        return inquiryData(unit, cdb);
+      case 'request-sense':
+        return requestSenseData(unit, nexus, cdb);
       case 'report-luns': {
         const data = this.#reportLuns(cdb);
-        for (const each of this.#units.values()) each.attentions.clear(task.nexus, Attention['reported-luns-changed']);
-        return await sendParameters(task, data, cdb.allocationLength);
+        for (const each of this.#units.values()) each.attentions.clear(nexus, Attention['reported-luns-changed']);
+        return data;
       }
-      case 'request-sense':
-        return await sendParameters(task, requestSenseData(unit, task.nexus, cdb), cdb.allocationLength);
       default:
-        return undefined;
+        return cdb satisfies never;
     }
   }
 
@@ -209,6 +211,8 @@ export class BlockDeviceServer implements DeviceServer {
     return number === undefined ? undefined : this.#units.get(number);
   }
 }
+
+type AlwaysName = 'inquiry' | 'report-luns' | 'request-sense';
 
 /** Commands that another nexus's reservation does not stop (SPC-2). */
 const ignoresReservations: ReadonlySet<CommandName> = new Set(['release-6']);
@@ -254,7 +258,7 @@ function refusal(cdb: Uint8Array): CheckCondition {
 }
 
 /** The commands that need a unit, by name. Resolves with the transfer length. */
-async function execute(context: CommandContext, cdb: DecodedCdb): Promise<number> {
+async function execute(context: CommandContext, cdb: Exclude<DecodedCdb, Cdb<AlwaysName>>): Promise<number> {
   const { unit, task } = context;
   switch (cdb.name) {
     case 'test-unit-ready':
@@ -317,10 +321,6 @@ async function execute(context: CommandContext, cdb: DecodedCdb): Promise<number
       );
     case 'report-supported-task-management-functions':
       return await sendParameters(task, supportedTaskManagementFunctions(), cdb.allocationLength);
-    case 'inquiry':
-    case 'report-luns':
-    case 'request-sense':
-      throw new Error(`${cdb.name} is executed without regard to the unit's state`);
     default:
       return cdb satisfies never;
   }
