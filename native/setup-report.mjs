@@ -32,7 +32,16 @@ export function runLogged(command, args, { cwd, hint } = {}) {
   }
   const outcome =
     result.error?.message ?? (result.signal === null ? `exit status ${result.status}` : `killed by ${result.signal}`);
-  const tail = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-5);
-  process.stderr.write(`${tail.map((line) => `  | ${line}`).join('\n')}\n`);
+  for (const line of tellingLines(readFileSync(log, 'utf8'))) process.stderr.write(`  | ${line}\n`);
   throw new SetupError(`${[command, args[0]].join(' ')} failed (${outcome})${hint === undefined ? '' : `: ${hint}`} Log: ${log}`);
+}
+
+/**
+ * @param {string} log
+ * @returns {string[]} the first few lines that speak of errors, or else the last few
+ */
+function tellingLines(log) {
+  const lines = log.split('\n').filter((line) => line.trim() !== '');
+  const errors = lines.filter((line) => /^E: |error|denied|cannot|fail/i.test(line));
+  return errors.length > 0 ? errors.slice(0, 6) : lines.slice(-6);
 }
