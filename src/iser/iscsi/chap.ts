@@ -94,6 +94,7 @@ export class ChapInitiator {
   readonly #options: ChapInitiatorOptions;
   readonly #offered: readonly ChapAlgorithm[];
   #state: ChapInitiatorState = { name: 'START' };
+  #algorithm: ChapAlgorithm | undefined;
 
   /** Throws `bad-configuration` where both directions have the same secret, `unsupported` where no algorithm is left to offer. */
   constructor(options: ChapInitiatorOptions) {
@@ -107,6 +108,16 @@ export class ChapInitiator {
   /** Whether the exchange is over and everything asked for is proved. */
   get isDone(): boolean {
     return this.#state.name === 'DONE';
+  }
+
+  /** What is offered, the first choice first. */
+  get offered(): readonly ChapAlgorithm[] {
+    return this.#offered;
+  }
+
+  /** The algorithm that our proof was made with, once it was. */
+  get algorithm(): ChapAlgorithm | undefined {
+    return this.#algorithm;
   }
 
   /** The first keys: the algorithms offered. */
@@ -140,6 +151,7 @@ export class ChapInitiator {
     }
     const identifier = needIdentifier(keys);
     const challenge = needBinary(keys, 'CHAP_C');
+    this.#algorithm = algorithm;
     const { credentials, mutual, random, encoding } = this.#options;
     const answer: TextPair[] = [
       ['CHAP_N', credentials.user],

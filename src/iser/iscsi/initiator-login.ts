@@ -116,6 +116,9 @@ export class InitiatorLogin {
   #expStatSn = 0;
   #authenticated = false;
   #mutualAuthenticated = false;
+  /** The CHAP machine, once CHAP was agreed. */
+  #chap: ChapInitiator | undefined;
+  #chapRetry: readonly ChapAlgorithm[] | undefined;
 
   /** Throws `bad-configuration` where options contradict each other or a key is out of range. */
   constructor(options: InitiatorLoginOptions) {
@@ -129,6 +132,16 @@ export class InitiatorLogin {
       wants: wantsOf(options.offers, options.sessionKeys),
     });
     if (options.chap !== undefined) this.#newChap(options.chap);
+  }
+
+  /**
+   * Set after a throw where one more login, on a new connection and with these algorithms alone, may go
+   * through: the target chose CHAP_A=7 and then called our proof faulty (status 0200, not 0201). By the
+   * registry that is SHA-256, but tgtd (1.0.85, seen) means SHA-1 by it. Offering less gives nothing away: an
+   * attacker who can alter CHAP_A needs no retry for it.
+   */
+  get chapRetry(): readonly ChapAlgorithm[] | undefined {
+    return this.#chapRetry;
   }
 
   /** The first request. Called once. */
@@ -225,6 +238,7 @@ export class InitiatorLogin {
     if (chosen === 'CHAP' && chap !== undefined) {
       const machine = this.#newChap(chap);
       this.#state = { name: 'CHAP', chap: machine };
+      this.#chap = machine;
       return machine;
     }
     if (chosen === 'None') {
@@ -233,7 +247,7 @@ export class InitiatorLogin {
     }
     if (chap?.mutual !== undefined && (method === 'None' || method === 'Reject')) {
       throw new IserfsError('authentication-failed', 'the target does not authenticate, and mutual CHAP was asked for', {
-        hint: 'Set up CHAP in both directions at the target, or leave out the mutual credentials.',
+        hint: MUTUAL_HINT,
       });
     }
     if (chap === undefined) throw new IserfsError('authentication-failed', NO_CREDENTIALS, { hint: CREDENTIALS_HINT });
@@ -365,21 +379,35 @@ export class InitiatorLogin {
   }
 
   #refusal({ statusClass, statusDetail }: LoginResponse): Error {
+    // tgtd answers with 0200 where it takes no algorithm, or a proof has not the length it expects.
+    const isSecurity = statusClass === 2 && this.#stage === Stage.security && statusDetail <= 1;
+    if (this.#chap !== undefined && isSecurity) return this.#chapRefusal(this.#chap, { statusClass, statusDetail });
     if (statusClass !== 2 || statusDetail !== 1) return loginError(statusClass, statusDetail);
-    const { chap } = this.#options;
-    if (chap === undefined) {
+    if (this.#options.chap === undefined) {
       return loginError(statusClass, statusDetail, { explanation: NO_CREDENTIALS, hint: CREDENTIALS_HINT });
     }
-    const isProofRefused = this.#state.name === 'CHAP' || this.#state.name === 'SECURITY_DONE';
+    const explanation = `the target takes no AuthMethod of ${this.#authMethods().join(', ')}`;
     return loginError(statusClass, statusDetail, {
-      explanation: isProofRefused
-        ? 'the target does not take the CHAP name or secret'
-        : 'the target does not take what was offered',
-      hint:
-        chap.mutual === undefined
-          ? 'Check the CHAP user and secret.'
-          : 'Check the CHAP users and secrets of both directions; the target may not be set up for mutual CHAP.',
+      explanation,
+      ...(this.#options.chap.mutual === undefined ? {} : { hint: MUTUAL_HINT }),
     });
+  }
+
+  /** The target ended the login while CHAP was under way. */
+  #chapRefusal(chap: ChapInitiator, { statusClass, statusDetail }: { statusClass: number; statusDetail: number }): Error {
+    const inWords = { code: 'authentication-failed', text: 'authentication failed' } as const;
+    if (chap.algorithm === undefined) {
+      const explanation = `the target takes none of the CHAP algorithms ${chap.offered.join(', ')}`;
+      return loginError(statusClass, statusDetail, { ...inWords, explanation });
+    }
+    const others = chap.offered.filter((algorithm) => algorithm !== 'SHA-256');
+    if (statusDetail === 0 && chap.algorithm === 'SHA-256' && others.length > 0) this.#chapRetry = others;
+    const explanation = 'the target does not take the CHAP user or secret';
+    const mutual = this.#options.chap?.mutual !== undefined;
+    const hint = mutual
+      ? 'Check the CHAP users and secrets of both directions, and that the target is set up for mutual CHAP.'
+      : 'Check the CHAP user and secret.';
+    return loginError(statusClass, statusDetail, { ...inWords, explanation, hint });
   }
 
   #authMethods(): readonly string[] {
@@ -393,5 +421,6 @@ export class InitiatorLogin {
   }
 }
 
+const MUTUAL_HINT = 'Set up CHAP in both directions at the target, or leave out the mutual credentials.';
 const NO_CREDENTIALS = 'the target demands authentication, and there are no credentials';
 const CREDENTIALS_HINT = 'Give a CHAP user and secret (--chap-user, --chap-secret-file, or the configuration file).';

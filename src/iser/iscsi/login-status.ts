@@ -63,22 +63,26 @@ export const LoginStatus = {
 
 /** A status in words, the numbers after it: `target not found (login status 0203)`. */
 export function loginStatusText(statusClass: number, statusDetail: number): string {
-  const numbers = [statusClass, statusDetail].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  return `${rowFor(statusClass, statusDetail).text} (login status ${numbers})`;
+  return withNumbers(rowFor(statusClass, statusDetail).text, statusClass, statusDetail);
 }
 
-/** The error that a status other than success stands for. `explanation` and `hint` replace the table's general ones. */
+/** The error that a status other than success stands for. What the caller knows better replaces what the table has. */
 export function loginError(
   statusClass: number,
   statusDetail: number,
-  particular: { readonly explanation?: string; readonly hint?: string } = {},
+  particular: { readonly code?: ErrorCode; readonly text?: string; readonly explanation?: string; readonly hint?: string } = {},
 ): LoginError {
   const row = rowFor(statusClass, statusDetail);
-  const text = loginStatusText(statusClass, statusDetail);
+  const text = withNumbers(particular.text ?? row.text, statusClass, statusDetail);
   const message = particular.explanation === undefined ? text : `${text}: ${particular.explanation}`;
-  return new LoginError(row.code, message, { statusClass, statusDetail }, particular.hint ?? row.hint);
+  return new LoginError(particular.code ?? row.code, message, { statusClass, statusDetail }, particular.hint ?? row.hint);
 }
 
 function rowFor(statusClass: number, statusDetail: number): StatusRow {
   return rows[statusClass * 256 + statusDetail] ?? classes[statusClass] ?? { text: 'unknown status', code: 'protocol-error' };
+}
+
+function withNumbers(text: string, statusClass: number, statusDetail: number): string {
+  const numbers = [statusClass, statusDetail].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  return `${text} (login status ${numbers})`;
 }

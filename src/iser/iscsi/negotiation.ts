@@ -225,7 +225,8 @@ function isAnswerTo(row: KeyRow, offered: Value, value: Value): boolean {
     case 'max':
       return Number(value) >= Number(offered);
     case 'list':
-      return String(offered).split(',').includes(String(value));
+      // tgtd answers None to an offer of CRC32C alone; whether that will do is for the side that insists.
+      return String(offered).split(',').includes(String(value)) || (row.insisted === true && row.values.includes(String(value)));
     default:
       return true;
   }
