@@ -1,7 +1,7 @@
 /** A medium whose faults, delays and calls a test decides. */
 
 import { type ErrorCode, IserfsError } from '../../src/errors.ts';
-import type { Medium } from '../../src/scsi/medium.ts';
+import type { Medium, MediumExtent } from '../../src/scsi/medium.ts';
 
 export type MediumCall = 'read' | 'write' | 'flush' | 'discard';
 
@@ -14,19 +14,21 @@ export class FaultyMedium implements Medium {
   /** Awaited before a call reaches the medium. */
   delay: (call: MediumCall) => Promise<void> = () => Promise.resolve();
   isVolatile: boolean;
+  readonly isThin: boolean;
   readOnly = false;
+  readonly extentAt?: (offset: number, length: number) => Promise<MediumExtent>;
 
-  constructor(medium: Medium, options: { readonly isVolatile?: boolean } = {}) {
+  /** `isThin: false`: a medium that gives no space back and knows no holes. */
+  constructor(medium: Medium, options: { readonly isVolatile?: boolean; readonly isThin?: boolean } = {}) {
     this.#medium = medium;
     this.isVolatile = options.isVolatile ?? medium.isVolatile;
+    this.isThin = options.isThin ?? medium.isThin;
+    if (this.isThin)
+      this.extentAt = async (offset, length) => (await medium.extentAt?.(offset, length)) ?? { length, mapped: true };
   }
 
   get size(): number {
     return this.#medium.size;
-  }
-
-  get isThin(): boolean {
-    return this.#medium.isThin;
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {
@@ -47,10 +49,6 @@ export class FaultyMedium implements Medium {
   async discard(offset: number, length: number): Promise<void> {
     await this.#enter('discard', offset, length);
     await this.#medium.discard(offset, length);
-  }
-
-  async extentAt(offset: number, length: number) {
-    return (await this.#medium.extentAt?.(offset, length)) ?? { length, mapped: true };
   }
 
   resize(size: number): Promise<void> {
