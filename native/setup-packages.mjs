@@ -118,9 +118,14 @@ function announce(missing, names) {
  */
 function findRootShell(missing) {
   if (process.getuid?.() === 0) return [];
-  const names = missing.map(({ packages }) => candidateOf(packages) ?? packages.join('|'));
-  const tgtNote = names.includes('tgt') ? " (tgt starts a service: 'systemctl disable --now tgt' afterwards)" : '';
-  const hint = `run as root: apt-get update && apt-get install --no-install-recommends ${[...new Set(names)].join(' ')}${tgtNote}`;
+  const names = [...new Set(missing.map(({ packages }) => candidateOf(packages) ?? packages[0] ?? ''))];
+  const olderNames = missing.flatMap(({ packages }) => (candidateOf(packages) === undefined ? packages.slice(1) : []));
+  const notes = [
+    ...olderNames.map((name) => `on older releases ${name}`),
+    ...(names.includes('tgt') ? ["tgt starts a service: 'systemctl disable --now tgt' afterwards"] : []),
+  ];
+  const command = `apt-get update && apt-get install --no-install-recommends ${names.join(' ')}`;
+  const hint = `run as root: ${command}${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`;
   if (!isProgram('sudo')) throw new SetupError(`this needs root, and there is no sudo here: ${hint}`);
   if (spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0) return ['sudo', '-n'];
   if (!process.stdin.isTTY)
