@@ -235,6 +235,8 @@ export class PduReader {
   #consumeHeader(chunk: Uint8Array, at: number): number {
     const count = Math.min(chunk.length - at, this.#headerNeed - this.#headerHave);
     this.#header.set(chunk.subarray(at, at + count), this.#headerHave);
+    // Whatever is not iSCSI at all is found out by its first byte, however little of it comes.
+    if (this.#headerHave === 0 && !this.#digests.header) checkOpcode(this.#bhs, this.#peer);
     this.#headerHave += count;
     if (this.#headerHave < this.#headerNeed) return count;
     if (this.#headerNeed === BHS_LENGTH) {
@@ -242,6 +244,7 @@ export class PduReader {
       this.#ahsLength = ahsLength;
       this.#dataLength = dataSegmentLength;
       this.#dataHave = 0;
+      if (!this.#digests.header) this.#checkForm();
       this.#headerNeed += ahsLength + (this.#digests.header ? 4 : 0);
       if (this.#headerHave < this.#headerNeed) return count;
     }
@@ -249,22 +252,29 @@ export class PduReader {
     return count;
   }
 
+  #checkForm(): void {
+    const opcode = checkOpcode(this.#bhs, this.#peer);
+    if (this.#dataLength > this.#longestData) {
+      throw new ProtocolError(
+        `${opcode} with ${this.#dataLength} bytes of data where at most ${this.#longestData} may come`,
+        'RFC 7143 §13.12',
+      );
+    }
+    if (this.#ahsLength > 0 && opcode !== 'scsi-command') {
+      throw new ProtocolError(`${opcode} with additional header segments`, 'RFC 7143 §11.2.2');
+    }
+  }
+
   /** The header is complete; the data begins at `chunk[at]`, as far as it is there. */
   #startData(chunk: Uint8Array, at: number): void {
     const dataSegmentLength = this.#dataLength;
     const headerLength = BHS_LENGTH + this.#ahsLength;
-    if (this.#digests.header)
+    if (this.#digests.header) {
       this.#checkDigest('header', crc32c(this.#header.subarray(0, headerLength)), this.#header, headerLength);
-    const opcode = checkOpcode(this.#bhs, this.#peer);
-    if (dataSegmentLength > this.#longestData) {
-      throw new ProtocolError(
-        `${opcode} with ${dataSegmentLength} bytes of data where at most ${this.#longestData} may come`,
-        'RFC 7143 §13.12',
-      );
+      this.#checkForm();
     }
     let ahs = NO_BYTES;
     if (this.#ahsLength > 0) {
-      if (opcode !== 'scsi-command') throw new ProtocolError(`${opcode} with additional header segments`, 'RFC 7143 §11.2.2');
       ahs = this.#header.slice(BHS_LENGTH, headerLength);
       decodeAhs(ahs);
     }
