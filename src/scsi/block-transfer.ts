@@ -4,10 +4,12 @@
  * cache leave a copy behind (`RetainedWrites`). Knows blocks, not why a command is repeated.
  */
 
+import { IserfsError } from '../errors.ts';
 import { type BlockRun, chunkBlocks, chunkRun, coveringBlocks } from './block-range.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
 import { readCdb, writeCdb } from './cdb.ts';
 import type { CommandRunner, Passage } from './command-runner.ts';
+import type { Gate } from './gate.ts';
 import type { Characteristics } from './probe.ts';
 import type { Reservation, RetainedWrite, RetainedWrites } from './retained-writes.ts';
 
@@ -16,6 +18,9 @@ export interface BlockTransferOptions {
   readonly passage: Passage;
   readonly pool: BufferPool;
   readonly retained: RetainedWrites;
+  readonly gate: Gate;
+  /** Changes whenever what the device had cached may be lost. */
+  readonly epoch: () => number;
   /** The device as it is now. */
   readonly device: () => Characteristics;
   /** Most bytes of one command, below the device's own limits. */
@@ -36,6 +41,7 @@ const MOST_BLOCKS_OF_10 = 0xffff;
 /** An OPTIMAL TRANSFER LENGTH below this is a misunderstanding of the field. */
 const LEAST_OPTIMAL_BYTES = 64 * 1024;
 const REPLAY_DEPTH = 8;
+const MOST_REPETITIONS = 16;
 
 export class BlockTransfer {
   readonly #options: BlockTransferOptions;
@@ -150,9 +156,25 @@ export class BlockTransfer {
     }
   }
 
+  /**
+   * Where the range was written since the last SYNCHRONIZE CACHE, GOOD alone proves nothing: a reset may
+   * have taken the newer data, and the unit attention that says so may have gone to a command beside this one (see
+   * cache-flush.ts). So those are awaited, and what was read is good if no cache can have been lost.
+   */
   async #readBlocks({ lba, blocks }: BlockRun, into: Uint8Array, format: Format, signal: AbortSignal | undefined): Promise<void> {
-    const { runner, passage } = this.#options;
-    await runner.run({ cdb: readCdb({ lba, blocks, size: format.cdbSize }), dataIn: into, lba, signal }, passage);
+    const { runner, passage, retained, gate, epoch } = this.#options;
+    const cdb = readCdb({ lba, blocks, size: format.cdbSize });
+    for (let repetition = 0; repetition < MOST_REPETITIONS; repetition++) {
+      let issuedIn = -1;
+      const onIssue = () => {
+        issuedIn = epoch();
+      };
+      await runner.run({ cdb, dataIn: into, lba, signal, onIssue }, passage);
+      if (!retained.holds(lba * format.blockLength, into.length)) return;
+      await gate.settled();
+      if (epoch() === issuedIn) return;
+    }
+    throw new IserfsError('not-ready', 'the device was reset again and again while it was read');
   }
 
   async #writeBlocks(

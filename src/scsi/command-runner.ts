@@ -46,6 +46,8 @@ export interface Passage {
   onUnitAttention(sense: Sense): void;
   /** The command's nexus is gone. Throws to end it; else it enters again. */
   onNexusLost(error: NexusLostError, ticket: Ticket, request: CommandRequest): void;
+  /** The command was aborted. Whatever its status would have said, a unit attention perhaps, nobody will hear. */
+  onAborted(): void;
 }
 
 export interface RunnerCounters {
@@ -159,7 +161,9 @@ export class CommandRunner {
       this.counters.reissues++;
       return { type: 'again' };
     }
-    if (errorCode(error) === 'command-timeout') {
+    const code = errorCode(error);
+    if (code === 'command-timeout' || code === 'aborted') passage.onAborted();
+    if (code === 'command-timeout') {
       this.counters.timeouts++;
       if (++attempts.timeouts <= MOST_TIMEOUTS) return { type: 'again' };
     }

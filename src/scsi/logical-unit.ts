@@ -167,6 +167,8 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       passage: this.#recovery.passage,
       pool: options.pool,
       retained: this.#retained,
+      gate: this.#gate,
+      epoch: () => this.#recovery.epoch,
       device: () => this.#present(),
       maxTransfer: options.maxTransfer ?? MAX_RUN,
     });

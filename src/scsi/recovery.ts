@@ -161,6 +161,7 @@ export class Recovery {
       this.#suspect(error, request);
       if (ticket.nexus === this.#nexus) this.#nexusLost(error);
     },
+    onAborted: () => this.#statusUnknown(),
   };
 
   /** The way of recovery's own commands, on one nexus: what goes wrong with it starts recovery over. */
@@ -173,6 +174,7 @@ export class Recovery {
         this.#suspect(error, request);
         throw error;
       },
+      onAborted: () => this.#statusUnknown(),
     };
   }
 
@@ -192,6 +194,12 @@ export class Recovery {
     this.#cacheMayBeLost();
     this.#options.onNexusLost();
     this.#begin(describeError(reason));
+  }
+
+  /** An aborted command takes the unit attention that it may have met with it: whatever one can say is assumed. */
+  #statusUnknown(): void {
+    this.#cacheMayBeLost();
+    this.#begin('a command was aborted');
   }
 
   #cacheMayBeLost(): void {

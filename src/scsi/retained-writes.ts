@@ -153,6 +153,12 @@ export class RetainedWrites {
     this.#admit();
   }
 
+  /** Whether a copy of any byte of the range is held: what the device has there may be in its volatile cache only. */
+  holds(offset: number, length: number): boolean {
+    const piece = this.#pieces[this.#firstEndingAfter(offset)];
+    return piece !== undefined && piece.offset < offset + length;
+  }
+
   /** What must be written again, by ascending offset. */
   get writes(): readonly RetainedWrite[] {
     return this.#pieces;

@@ -74,5 +74,6 @@ function directPassage(port: ScsiPort): Passage {
     onNexusLost: (error) => {
       if (++lost > MOST_LOST_NEXUSES) throw error;
     },
+    onAborted: () => {},
   };
 }

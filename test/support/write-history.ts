@@ -1,0 +1,77 @@
+/**
+ * What a disk may hold, byte by byte, given every write that was asked for and how it ended: the model
+ * that random tests compare with. Time is a counter of events.
+ *
+ * A byte may read as the last write acknowledged before the read began, or as any write that was under
+ * way at the same time, or as one that failed since then (a failed write leaves its range unknown).
+ */
+
+interface Write {
+  readonly data: Uint8Array;
+  readonly offset: number;
+  readonly begun: number;
+  /** Infinity while it is under way. */
+  ended: number;
+  failed: boolean;
+}
+
+export class WriteHistory {
+  readonly #initial: Uint8Array;
+  /** For each byte the writes that covered it and have ended, in that order. */
+  readonly #byByte: Write[][];
+  readonly #underWay = new Set<Write>();
+  #now = 0;
+
+  constructor(initial: Uint8Array) {
+    this.#initial = Uint8Array.from(initial);
+    this.#byByte = Array.from(initial, () => []);
+  }
+
+  /** The present moment; also makes it pass. */
+  tick(): number {
+    return ++this.#now;
+  }
+
+  begin(offset: number, data: Uint8Array): (outcome: 'acknowledged' | 'failed') => void {
+    const write: Write = {
+      data: Uint8Array.from(data),
+      offset,
+      begun: this.tick(),
+      ended: Number.POSITIVE_INFINITY,
+      failed: false,
+    };
+    this.#underWay.add(write);
+    return (outcome) => {
+      write.ended = this.tick();
+      write.failed = outcome === 'failed';
+      this.#underWay.delete(write);
+      for (let at = offset; at < offset + data.length; at++) this.#byByte[at]?.push(write);
+    };
+  }
+
+  /**
+   * The first byte of `seen` that cannot be there when everything acknowledged up to the moment `since` has to be
+   * there, and nothing that began after `until`; undefined where all can.
+   */
+  firstImpossible(offset: number, seen: Uint8Array, since: number, until: number): number | undefined {
+    for (let index = 0; index < seen.length; index++) {
+      if (!this.#isPossible(offset + index, seen[index] ?? 0, since, until)) return offset + index;
+    }
+    return undefined;
+  }
+
+  #isPossible(at: number, value: number, since: number, until: number): boolean {
+    for (const write of this.#underWay) {
+      if (write.begun <= until && write.data[at - write.offset] === value) return true;
+    }
+    const writes = this.#byByte[at] ?? [];
+    for (let index = writes.length - 1; index >= 0; index--) {
+      const write = writes[index];
+      if (write === undefined || write.begun > until) continue;
+      if (write.data[at - write.offset] === value) return true;
+      // Everything older was overwritten for certain by this one.
+      if (!write.failed && write.ended <= since) return false;
+    }
+    return this.#initial[at] === value;
+  }
+}
