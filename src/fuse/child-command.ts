@@ -4,6 +4,7 @@
  */
 
 import { spawn } from 'node:child_process';
+import { stdioWithoutFuse } from './fuse-descriptors.ts';
 
 export interface CommandResult {
   /** Exit status; undefined where a signal or the time limit ended it. */
@@ -24,21 +25,21 @@ const MAX_OUTPUT = 64 * 1024;
 export function runCommand(program: string, args: readonly string[], timeoutMs: number): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: stdioWithoutFuse(['ignore', 'pipe', 'pipe']),
       env: { ...process.env, LC_ALL: 'C', LANGUAGE: '' },
     });
     const output = { stdout: '', stderr: '' };
     for (const name of ['stdout', 'stderr'] as const) {
-      child[name].setEncoding('utf8');
-      child[name].on('data', (text: string) => {
+      child[name]?.setEncoding('utf8');
+      child[name]?.on('data', (text: string) => {
         output[name] = (output[name] + text).slice(0, MAX_OUTPUT);
       });
     }
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       // A child in an uninterruptible wait outlives the signal: it must not hold this process as well.
-      child.stdout.destroy();
-      child.stderr.destroy();
+      child.stdout?.destroy();
+      child.stderr?.destroy();
       child.unref();
       resolve({ status: undefined, ...output, timedOut: true });
     }, timeoutMs);

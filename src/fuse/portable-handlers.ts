@@ -64,6 +64,11 @@ export class PortableHandlers {
     for (const inode of this.#namespace.update(add, remove)) this.#texts.forget(inode);
   }
 
+  /** Sends the release of each image that is still open: the kernel drops those that come as the mount ends. */
+  async releaseAll(): Promise<void> {
+    await Promise.all([...this.#openImages.keys()].map((handle) => this.#release(handle).catch((error) => this.#failed(error))));
+  }
+
   /** The table of handlers. Extended attributes are left out: libfuse's ENOSYS makes the kernel answer for them by itself. */
   table(): Partial<Fuse.Handlers> {
     const refuse = () => -Errno.EPERM;

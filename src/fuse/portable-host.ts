@@ -9,9 +9,9 @@
  * the kernel has ended the connection, which is after the last user has gone: that descriptor is watched.
  */
 
-import { fstatSync, readdirSync, readlinkSync } from 'node:fs';
 import type Fuse from 'fuse-native';
 import { describeError, IserfsError } from '../errors.ts';
+import { fuseDescriptors, isFuseDescriptor } from './fuse-descriptors.ts';
 import type { Entry, FuseHost, FuseHostOptions, MountFuse } from './host.ts';
 import { mountAt, readMountTable } from './mount-table.ts';
 import { checkFuse, MOUNT_TYPE, unmountPath } from './mountpoint.ts';
@@ -24,8 +24,6 @@ type End = { readonly reason: 'unmounted' | 'aborted' };
 const MAX_TRANSFER = 128 * 1024;
 /** The addon copies the options and the path of the mount point to buffers of this size, and cuts what is longer. */
 const ADDON_BUFFER = 1024;
-/** Device number of /dev/fuse: major 10, minor 229. */
-const FUSE_DEVICE = (10 << 8) | 229;
 /** How often the descriptor is looked at: while nothing is expected, and while an end is. */
 const WATCH_MS = 250;
 const WATCH_CLOSELY_MS = 10;
@@ -122,6 +120,7 @@ class PortableHost implements FuseHost {
     } catch (error) {
       this.#options.upcalls.failed(error);
     }
+    await this.#handlers.releaseAll();
     await new Promise((resolve) => this.#mounted.fuse.unmount(resolve));
     return { reason };
   }
@@ -186,19 +185,4 @@ function mountFailure(mountpoint: string, cause: Error): IserfsError {
     cause,
     hint: 'It wrote the reason above; in a container, mounting needs the SYS_ADMIN capability and /dev/fuse.',
   });
-}
-
-/** Descriptors of /dev/fuse in this process. */
-function fuseDescriptors(): number[] {
-  return readdirSync('/proc/self/fd').map(Number).filter(isFuseDescriptor);
-}
-
-/** The link's text is looked at first: fstat(2) of a file on a hung file system would hang as well. */
-function isFuseDescriptor(descriptor: number): boolean {
-  try {
-    if (!/\/fuse( \(deleted\))?$/.test(readlinkSync(`/proc/self/fd/${descriptor}`))) return false;
-    return fstatSync(descriptor).rdev === FUSE_DEVICE;
-  } catch {
-    return false;
-  }
 }

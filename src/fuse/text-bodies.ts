@@ -15,8 +15,8 @@ export interface TextBodiesOptions {
   now(): number;
 }
 
-/** How long an open joins the readers that are there. */
-const FRESH_MS = 250;
+/** How long an open joins the readers that are there: so much time each has to read to the end. */
+const FRESH_MS = 1000;
 
 interface Body {
   readonly bytes: Uint8Array;
@@ -27,7 +27,7 @@ interface Text {
   /** The newest. Its length is what the file's attributes say. */
   body: Body | undefined;
   rendering: Promise<Body> | undefined;
-  /** Handles that have neither read to the end nor been closed. */
+  /** Handles of which no descriptor was closed. Who has read to the end may still ask whether it is the end. */
   readonly reading: Set<number>;
 }
 
@@ -62,9 +62,7 @@ export class TextBodies {
     const opened = this.#handles.get(handle);
     if (opened === undefined) return undefined;
     const { bytes } = this.#options.direct ? opened.body : (opened.text.body ?? opened.body);
-    const end = Math.min(offset + length, bytes.length);
-    if (end === bytes.length) opened.text.reading.delete(handle);
-    return bytes.subarray(Math.min(offset, end), end);
+    return bytes.subarray(offset, offset + length);
   }
 
   /** A descriptor of the handle was closed: as a rule the only one. */
