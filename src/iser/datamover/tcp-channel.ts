@@ -36,7 +36,8 @@ export class TcpChannel implements ByteChannel {
     socket.on('close', () => this.#closed());
     if (receiving === 'data-events') {
       socket.on('data', (chunk: Buffer) => {
-        if (!user.received(chunk)) socket.pause();
+        // A Buffer's `slice` does not copy: what goes up is a plain Uint8Array, whose does.
+        if (!user.received(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length))) socket.pause();
       });
     }
   }
