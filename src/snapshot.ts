@@ -17,6 +17,8 @@ export interface MountSnapshot {
   readonly options: Readonly<Record<string, string>>;
   readonly cache: CacheSnapshot;
   readonly openImages: number;
+  /** What went wrong before there was a target to say it of: portals that did not answer, invalid names. */
+  readonly notes: readonly string[];
   readonly targets: readonly TargetSnapshot[];
 }
 
@@ -55,6 +57,8 @@ export interface LunIdentity {
   readonly revision: string;
   readonly serial: string | undefined;
   readonly designators: readonly string[];
+  /** `disk`, or what it is else: then it has no capacity to show. */
+  readonly deviceType: string;
   /** Bytes. */
   readonly capacity: number;
   readonly blockLength: number;
@@ -77,7 +81,17 @@ export interface LunCounters {
   readonly bytesRead: number;
   readonly bytesWritten: number;
   readonly errors: number;
+  /** Commands that were issued again, and of these the ones whose session was lost. */
   readonly retries: number;
+  readonly reconnectReplays: number;
+  /** Acknowledged writes that were written again because the device's cache may have been lost. */
+  readonly replayedWrites: number;
+  readonly unitAttentions: number;
+  readonly commandTimeouts: number;
+  readonly recoveries: number;
+  readonly commandsInFlight: number;
+  /** Memory of the copies that a lost cache would call for. */
+  readonly retainedBytes: number;
   readonly cacheHits: number;
   readonly cacheMisses: number;
   readonly readaheadBytes: number;
