@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 import { describeOutcome, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
-import { guardMount } from '../support/cli-process.ts';
+import { guardMount, MountProcess } from '../support/cli-process.ts';
 import { findLeftovers } from '../support/leftovers.mjs';
 import { abortFuseConnection, findMount } from '../support/mounts.ts';
 import { UnprivilegedSpace } from '../support/unprivileged.ts';
@@ -67,7 +67,8 @@ describe.runIf(isRoot)('a guarded mount', () => {
     {
       await using _guard = guardMount(mountpoint);
       server.signal('SIGKILL');
-      expect((await run('ls', [mountpoint])).stderr).toContain('not connected');
+      const isStale = async () => (await run('ls', [mountpoint])).stderr.includes('not connected');
+      await waitFor(isStale, { withinMs: 5000, what: 'a stale mount' });
     }
     expect(findMount(mountpoint)).toBeUndefined();
   });
@@ -96,6 +97,39 @@ describe.runIf(isRoot)('a guarded mount', () => {
       await expect(workdir[Symbol.asyncDispose]()).rejects.toThrow(`still mounted: ${mountpoint}`);
     }
     await workdir[Symbol.asyncDispose]();
+  });
+});
+
+describe.runIf(isRoot)('a mount process', () => {
+  it('is readable when it has started, and unmounts when it is stopped', async () => {
+    await using workdir = Workdir.create();
+    const mountpoint = workdir.folder('mnt');
+    await using mount = await MountProcess.start({ mountpoint, args: ['--demo'] });
+    expect(await runChecked('ls', [mountpoint])).toContain('status');
+    expect(mount.isRunning).toBe(true);
+    expect(await mount.stop()).toEqual({ status: 0, signal: null });
+    expect(findMount(mountpoint)).toBeUndefined();
+  });
+
+  it('that does not become ready says why', async () => {
+    await using workdir = Workdir.create();
+    const mountpoint = workdir.file('no-folder', '');
+    const start = MountProcess.start({ mountpoint, args: ['--demo'] });
+    await expect(start).rejects.toThrow(/ended \(exit status [1-9]\d*\) before it was ready\n.*no-folder/s);
+  });
+
+  it.each(['SIGKILL', 'SIGSTOP'] as const)('is cleared away after %s, its mount with it', async (signal) => {
+    await using workdir = Workdir.create();
+    const mountpoint = workdir.folder('mnt');
+    {
+      await using mount = await MountProcess.start({
+        mountpoint,
+        args: ['--demo'],
+        env: { ...process.env, TMPDIR: workdir.folder('tmp') },
+      });
+      mount.signal(signal);
+    }
+    expect(findMount(mountpoint)).toBeUndefined();
   });
 });
 
