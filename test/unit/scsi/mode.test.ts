@@ -43,7 +43,7 @@ describe('mode parameters', () => {
       nonVolatileCacheDisabled: false,
     });
     expect(decodeControlPage(pageOf(tgtd(name), format, ModePage.control))).toMatchObject({
-      descriptorSense: true,
+      descriptorSense: false,
       queueAlgorithmModifier: 1,
       softwareWriteProtect: false,
     });
