@@ -7,7 +7,7 @@
 import type { Clock } from '../clock.ts';
 import { errorCode, IserfsError, NexusLostError, ProtocolError } from '../errors.ts';
 import type { InitiatorDatamover, InitiatorHandler, InitiatorTransport } from './datamover/datamover.ts';
-import { type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
+import { type ChapAlgorithm, type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
 import { formatPortal, type Portal } from './iscsi/name.ts';
 import type { TargetControlPdu } from './iscsi/pdu.ts';
 import type { InitiatorSession } from './iscsi/session.ts';
@@ -55,45 +55,50 @@ export async function openConnection(
 ): Promise<Connection> {
   let at = portal;
   let movedTo: Portal | undefined;
+  let { chap } = options;
   for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
     const who = login.targetName === undefined ? formatPortal(at) : `${login.targetName} at ${formatPortal(at)}`;
-    let outcome: Awaited<ReturnType<typeof logIn>>;
+    let outcome: LoginOutcome;
     try {
-      outcome = await logIn(options, at, login, signal);
+      outcome = await logIn({ ...options, ...(chap === undefined ? {} : { chap }) }, at, login, signal);
     } catch (error) {
       throw locate(error, who);
     }
-    if (!('redirect' in outcome)) return { ...outcome, portal: at, movedTo };
-    at = outcome.redirect;
-    if (outcome.permanent) movedTo = at;
+    switch (outcome.type) {
+      case 'connected':
+        return { ...outcome, portal: at, movedTo };
+      case 'redirected':
+        at = outcome.to;
+        if (outcome.permanent) movedTo = at;
+        break;
+      case 'try-other-algorithms':
+        // Offered once: what the second login is refused for is final.
+        if (chap === undefined || chap.algorithms !== options.chap?.algorithms) throw locate(outcome.refusal, who);
+        chap = { ...chap, algorithms: outcome.algorithms };
+        break;
+      default:
+        outcome satisfies never;
+    }
   }
   throw new IserfsError('login-refused', `${formatPortal(portal)}: the target redirected more than ${MAX_REDIRECTS} times`);
 }
+
+type LoginOutcome =
+  | ({ readonly type: 'connected' } & Pick<Connection, 'datamover' | 'result' | 'attach'>)
+  | { readonly type: 'redirected'; readonly to: Portal; readonly permanent: boolean }
+  | { readonly type: 'try-other-algorithms'; readonly algorithms: readonly ChapAlgorithm[]; readonly refusal: unknown };
 
 async function logIn(
   options: ConnectionOptions,
   portal: Portal,
   login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
   signal: AbortSignal | undefined,
-): Promise<{ readonly redirect: Portal; readonly permanent: boolean } | Pick<Connection, 'datamover' | 'result' | 'attach'>> {
+): Promise<LoginOutcome> {
   const deadline = options.clock.now() + login.timeoutMs;
   const handler = new SwitchingHandler();
   const datamover = await options.transport.connect(portal, handler, {
     timeoutMs: login.timeoutMs,
     ...(signal === undefined ? {} : { signal }),
-  });
-  const machine = new InitiatorLogin({
-    initiatorName: options.initiatorName,
-    sessionType: login.sessionType,
-    ...(login.targetName === undefined ? {} : { targetName: login.targetName }),
-    isid: options.isid,
-    tsih: 0,
-    cid: CID,
-    cmdSn: 1,
-    initialItt: 0,
-    offers: datamover.keyOffers(login.sessionType),
-    ...(options.chap === undefined ? {} : { chap: options.chap }),
-    random: options.random,
   });
   const onAbort = () => handler.fail(new IserfsError('aborted', 'interrupted'));
   signal?.addEventListener('abort', onAbort, { once: true });
@@ -104,7 +109,21 @@ async function logIn(
       }),
     ),
   );
+  let machine: InitiatorLogin | undefined;
   try {
+    machine = new InitiatorLogin({
+      initiatorName: options.initiatorName,
+      sessionType: login.sessionType,
+      ...(login.targetName === undefined ? {} : { targetName: login.targetName }),
+      isid: options.isid,
+      tsih: 0,
+      cid: CID,
+      cmdSn: 1,
+      initialItt: 0,
+      offers: datamover.keyOffers(login.sessionType),
+      ...(options.chap === undefined ? {} : { chap: options.chap }),
+      random: options.random,
+    });
     let request = machine.start();
     for (;;) {
       const answer = handler.nextPdu();
@@ -119,14 +138,15 @@ async function logIn(
       }
       if (step.type === 'redirect') {
         await datamover.terminate('orderly');
-        return { redirect: step.portal, permanent: step.permanent };
+        return { type: 'redirected', to: step.portal, permanent: step.permanent };
       }
       datamover.enable(step.result.data);
-      return { datamover, result: step.result, attach: (session) => handler.attach(session) };
+      return { type: 'connected', datamover, result: step.result, attach: (session) => handler.attach(session) };
     }
   } catch (error) {
     await datamover.terminate('abrupt');
-    throw error;
+    if (machine?.chapRetry === undefined) throw error;
+    return { type: 'try-other-algorithms', algorithms: machine.chapRetry, refusal: error };
   } finally {
     cancelDeadline();
     signal?.removeEventListener('abort', onAbort);
