@@ -4,10 +4,13 @@ import { SenseKey, type SenseValues } from './sense.ts';
 
 export class CheckCondition extends Error {
   readonly sense: SenseValues;
+  /** What the command would have moved, in bytes, where the sense data is about that: the transport's residual then says how much was missing. */
+  readonly transferLength: number;
 
-  constructor(sense: SenseValues) {
+  constructor(sense: SenseValues, transferLength = 0) {
     super(`CHECK CONDITION ${sense.key.toString(16)}h/${sense.asc.toString(16)}h/${sense.ascq.toString(16)}h`);
     this.sense = sense;
+    this.transferLength = transferLength;
   }
 }
 
@@ -27,8 +30,9 @@ export const logicalUnitNotSupported = () => illegal(0x25, 0x00);
 export const parameterListLengthError = () => illegal(0x1a, 0x00);
 export const savingParametersNotSupported = () => illegal(0x39, 0x00);
 
-/** The transport announced less data than the command needs (invalid field in command information unit). */
-export const expectedLengthTooShort = () => illegal(0x0e, 0x03);
+/** The transport announced less data than the `length` bytes that the command needs (invalid field in command information unit). */
+export const expectedLengthTooShort = (length: number) =>
+  new CheckCondition({ key: SenseKey['illegal-request'], asc: 0x0e, ascq: 0x03 }, length);
 
 export const unitAttention = (asc: number, ascq: number) => new CheckCondition({ key: SenseKey['unit-attention'], asc, ascq });
 export const writeProtected = () => new CheckCondition({ key: SenseKey['data-protect'], asc: 0x27, ascq: 0x00 });

@@ -8,12 +8,13 @@
  * them writing, run one after the other (`ServedUnit.lock`).
  */
 
-import { IserfsError } from '../errors.ts';
+import { errorCode, IserfsError } from '../errors.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { encodeCapacity10, encodeCapacity16 } from './capacity.ts';
 import { type Cdb, type CommandName, cdbLength, cdbName, type DecodedCdb, decodeCdb, hasServiceAction } from './cdb.ts';
 import {
   CheckCondition,
+  expectedLengthTooShort,
   internalTargetFailure,
   invalidFieldInCdb,
   invalidOperationCode,
@@ -191,18 +192,19 @@ export class BlockDeviceServer implements DeviceServer {
 
   #failure(task: ServerTask, unit: ServedUnit | undefined, error: unknown): ServerResult {
     if (task.signal.aborted) return { status: Status['task-aborted'], sense: new Uint8Array(0), transferLength: 0 };
-    let condition = error;
+    // The port's word for a command whose data the initiator has not announced at all.
+    let condition = errorCode(error) === 'illegal-request' ? expectedLengthTooShort(0) : error;
     if (!(condition instanceof CheckCondition)) {
       this.#log(
         `${cdbName(task.cdb)} to LUN ${unit?.number ?? 'unknown'} failed: ${error instanceof Error ? error.message : String(error)}`,
       );
       condition = internalTargetFailure();
     }
-    const { sense } = condition as CheckCondition;
+    const { sense, transferLength } = condition as CheckCondition;
     return {
       status: Status['check-condition'],
       sense: encodeSense({ ...sense, descriptorFormat: unit?.descriptorSense ?? false }),
-      transferLength: 0,
+      transferLength,
     };
   }
 

@@ -84,7 +84,10 @@ export interface ServerTask {
    * lies beyond `expectedDataTransferLength` is cut off and reported as a residual.
    */
   sendDataIn(offset: number, data: Uint8Array): Promise<void>;
-  /** Receive Data-Out: fills `into` from the initiator's buffer at `offset`. Rejects where the nexus is lost. */
+  /**
+   * Receive Data-Out: fills `into` from the initiator's buffer at `offset`. Rejects where the nexus is
+   * lost, and with code `illegal-request` where the initiator has announced no such data.
+   */
   receiveDataOut(offset: number, into: Uint8Array): Promise<void>;
 }
 

@@ -165,6 +165,8 @@ export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise
   const runs: BlockRun[] = [];
   for (let offset = UNMAP_HEADER; offset + UNMAP_DESCRIPTOR <= end; offset += UNMAP_DESCRIPTOR) {
     const run = { lba: Number(view.getBigUint64(offset)), blocks: view.getUint32(offset + 8) };
+    // A descriptor of no blocks may lie right behind the last block: it is no error (SBC, UNMAP).
+    if (run.blocks === 0 && run.lba === unit.blocks) continue;
     checkRange(unit, run.lba, run.blocks);
     if (run.blocks > 0) runs.push(run);
   }
@@ -222,7 +224,7 @@ async function extentAt(unit: ServedUnit, lba: number): Promise<{ readonly block
 
 /** The data of a command with a parameter list. The caller owns it. */
 export async function receiveParameterList({ task }: Pick<CommandContext, 'task'>, length: number): Promise<Uint8Array> {
-  if (task.expectedDataTransferLength < length) throw expectedLengthTooShort();
+  if (task.expectedDataTransferLength < length) throw expectedLengthTooShort(length);
   const list = new Uint8Array(length);
   await task.receiveDataOut(0, list);
   return list;
@@ -303,7 +305,7 @@ async function receiveBlocks(
   consume: (chunk: BlockRun, data: Uint8Array) => Promise<void>,
 ): Promise<number> {
   const length = run.blocks * unit.blockLength;
-  if (task.expectedDataTransferLength < length) throw expectedLengthTooShort();
+  if (task.expectedDataTransferLength < length) throw expectedLengthTooShort(length);
   let consumed: Promise<void> = Promise.resolve();
   try {
     for (const chunk of chunksOf(unit, run)) {

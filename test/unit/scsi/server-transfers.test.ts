@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { IserfsError } from '../../../src/errors.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import { type CommandName, encodeCdb, readCdb, synchronizeCacheCdb, writeCdb } from '../../../src/scsi/cdb.ts';
 import { BlockDeviceServer } from '../../../src/scsi/device-server.ts';
 import { MemoryMedium } from '../../../src/scsi/memory-medium.ts';
+import { decodeSense } from '../../../src/scsi/sense.ts';
 import type { ServedUnitOptions } from '../../../src/scsi/served-unit.ts';
 import { Status } from '../../../src/scsi/status.ts';
 import { FaultyMedium } from '../../support/faulty-medium.ts';
@@ -151,10 +153,26 @@ describe('READ and WRITE', () => {
     expect(medium.calls).toEqual(['read 0+1024']);
   });
 
-  it('a write with less data than its length is refused, and nothing is written', async () => {
+  it('a write with less data than its length is refused, says how much it wanted, and nothing is written', async () => {
     const { nexus, medium } = await setUp();
     const outcome = await nexus.run(writeCdb({ lba: 0, blocks: 2, size: 10 }), { dataOut: new Uint8Array(1000) });
-    expect(outcome).toMatchObject(condition(5, 0x0e, 0x03));
+    expect(outcome).toMatchObject({ ...condition(5, 0x0e, 0x03), transferLength: 1024 });
+    expect(medium.calls).toEqual([]);
+  });
+
+  it('a write whose data the port does not get is refused', async () => {
+    const { server, medium } = await setUp();
+    const outcome = await server.execute({
+      nexus: 1,
+      lun: 0n,
+      cdb: writeCdb({ lba: 0, blocks: 2, size: 10 }),
+      expectedDataTransferLength: 1024,
+      signal: new AbortController().signal,
+      sendDataIn: () => Promise.reject(new Error('not a read')),
+      receiveDataOut: () => Promise.reject(new IserfsError('illegal-request', 'announced as a read')),
+    });
+    expect(outcome.status).toBe(Status['check-condition']);
+    expect(decodeSense(outcome.sense)).toMatchObject({ key: 5, asc: 0x0e, ascq: 0x03 });
     expect(medium.calls).toEqual([]);
   });
 
@@ -509,6 +527,12 @@ describe('UNMAP', () => {
     expect(await run(nexus, unmapList([1, 2], [5, 0], [6, 1]))).toMatchObject({ ...good, transferLength: 56 });
     const { data } = await nexus.run(readCdb({ lba: 0, blocks: 8, size: 10 }));
     expect([...data].filter((_, index) => index % 512 === 0)).toEqual([1, 0, 0, 1, 1, 1, 0, 1]);
+  });
+
+  it('no blocks behind the last one are no error', async () => {
+    const { nexus } = await setUp();
+    expect(await run(nexus, unmapList([8192, 0]))).toMatchObject(good);
+    expect(await run(nexus, unmapList([8193, 0]))).toMatchObject(condition(5, 0x21, 0));
   });
 
   it('checks every range before it touches any', async () => {
