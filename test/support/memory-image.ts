@@ -1,0 +1,72 @@
+/**
+ * An `ImageFile` in memory whose writes and flushes a test can hold and fail.
+ */
+
+import type { ImageFile } from '../../src/fuse/operations.ts';
+import type { Lease } from '../../src/scsi/block-device.ts';
+
+/** A call that waits for the test. */
+export interface HeldCall {
+  readonly offset: number;
+  succeed(): void;
+  fail(error: unknown): void;
+}
+
+export class MemoryImage implements ImageFile {
+  readonly bytes: Uint8Array;
+  info: { size: number; writeProtected: boolean };
+  /** Leases that were given out and not yet released. */
+  leases = 0;
+  flushes = 0;
+  /** `opened` and `closed`, in order. */
+  readonly hooks: string[] = [];
+  /** While true, writes wait in `heldWrites`. */
+  holdsWrites = false;
+  readonly heldWrites: HeldCall[] = [];
+  /** What the next calls fail with, one each. */
+  readonly readFailures: unknown[] = [];
+  readonly writeFailures: unknown[] = [];
+  readonly flushFailures: unknown[] = [];
+  readonly openFailures: unknown[] = [];
+
+  constructor(size: number) {
+    this.bytes = new Uint8Array(size).map((_, offset) => (offset * 7 + (offset >>> 8)) & 0xff);
+    this.info = { size, writeProtected: false };
+  }
+
+  async read(offset: number, length: number): Promise<Lease> {
+    if (this.readFailures.length > 0) throw this.readFailures.shift();
+    if (offset < 0 || length <= 0 || offset + length > this.info.size) throw new Error(`read of ${length} bytes at ${offset}`);
+    this.leases++;
+    return {
+      segments: [this.bytes.slice(offset, offset + length)],
+      release: () => {
+        this.leases--;
+      },
+    };
+  }
+
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    if (offset < 0 || data.length === 0 || offset + data.length > this.info.size)
+      throw new Error(`write of ${data.length} bytes at ${offset}`);
+    if (this.holdsWrites) {
+      await new Promise<void>((succeed, fail) => this.heldWrites.push({ offset, succeed, fail }));
+    }
+    if (this.writeFailures.length > 0) throw this.writeFailures.shift();
+    this.bytes.set(data, offset);
+  }
+
+  async flush(): Promise<void> {
+    this.flushes++;
+    if (this.flushFailures.length > 0) throw this.flushFailures.shift();
+  }
+
+  async opened(): Promise<void> {
+    this.hooks.push('opened');
+    if (this.openFailures.length > 0) throw this.openFailures.shift();
+  }
+
+  closed(): void {
+    this.hooks.push('closed');
+  }
+}

@@ -1,0 +1,339 @@
+import { constants } from 'node:os';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { IserfsError } from '../../../src/errors.ts';
+import type { FuseRequest } from '../../../src/fuse/host.ts';
+import { Operations } from '../../../src/fuse/operations.ts';
+import { MemoryImage } from '../../support/memory-image.ts';
+
+const { errno } = constants;
+const INODE = 9;
+const SIZE = 8192;
+
+type Body = FuseRequest extends infer R
+  ? R extends FuseRequest
+    ? Omit<R, 'inode' | 'handle' | 'done' | 'doneWith' | 'into'>
+    : never
+  : never;
+
+let image: MemoryImage;
+let logged: unknown[];
+let operations: Operations;
+let answers: number;
+
+/** Sends a request as a host would; resolves with the result, or with the bytes read. Fails on a second answer. */
+function send(handle: number, body: Body, inode = INODE): Promise<number | Buffer> {
+  return new Promise((resolve) => {
+    let isAnswered = false;
+    const answer = (value: number | Buffer) => {
+      expect(isAnswered).toBe(false);
+      isAnswered = true;
+      answers++;
+      resolve(value);
+    };
+    const common = { inode, handle, done: answer };
+    const doneWith = (segments: readonly Uint8Array[], release: () => void) => {
+      const bytes = Buffer.concat(segments);
+      release();
+      answer(bytes);
+    };
+    const request =
+      body.op === 'read' ? { ...body, ...common, into: new Uint8Array(body.length), doneWith } : { ...body, ...common };
+    operations.requests([request as FuseRequest]);
+  });
+}
+
+const open = (handle: number, access: 'read' | 'write' | 'read-write' = 'read-write') => send(handle, { op: 'open', access });
+const read = (handle: number, offset: number, length: number) => send(handle, { op: 'read', offset, length });
+const write = (handle: number, offset: number, data: Uint8Array) => send(handle, { op: 'write', offset, data });
+const flush = (handle: number) => send(handle, { op: 'flush' });
+const fsync = (handle: number) => send(handle, { op: 'fsync' });
+const release = (handle: number) => send(handle, { op: 'release' });
+const failure = (code: ConstructorParameters<typeof IserfsError>[0] = 'medium-error') => new IserfsError(code, `a ${code}`);
+
+/** Whether the promise is still pending after everything that could run has run. */
+async function isPending(promise: Promise<unknown>): Promise<boolean> {
+  const pending = Symbol('pending');
+  await new Promise((resolve) => setImmediate(resolve));
+  return (await Promise.race([promise, Promise.resolve(pending)])) === pending;
+}
+
+beforeEach(() => {
+  image = new MemoryImage(SIZE);
+  logged = [];
+  answers = 0;
+  operations = new Operations({
+    render: async (inode) => Buffer.from(`body of ${inode}`),
+    failed: (error) => logged.push(error),
+  });
+  operations.attach(INODE, image);
+});
+
+describe('open', () => {
+  it('is for writing too where the device is not write protected', async () => {
+    expect(await open(1)).toBe(0);
+  });
+
+  it('fails with EROFS for writing where it is, and succeeds for reading', async () => {
+    image.info = { size: SIZE, writeProtected: true };
+    expect(await open(1, 'read-write')).toBe(-errno.EROFS);
+    expect(await open(2, 'write')).toBe(-errno.EROFS);
+    expect(await open(3, 'read')).toBe(0);
+    expect(logged).toEqual([]);
+  });
+
+  it('fails with ENXIO where there is no device', async () => {
+    expect(await send(1, { op: 'open', access: 'read' }, INODE + 1)).toBe(-errno.ENXIO);
+  });
+
+  it('tells the device when the first handle comes and when the last one goes', async () => {
+    await Promise.all([open(1), open(2)]);
+    await release(1);
+    await open(3);
+    await Promise.all([release(2), release(3)]);
+    expect(image.hooks).toEqual(['opened', 'closed']);
+    await open(4);
+    expect(image.hooks).toEqual(['opened', 'closed', 'opened']);
+  });
+
+  it('fails where the device cannot get ready, and tries again the next time', async () => {
+    image.openFailures.push(failure());
+    expect(await open(1)).toBe(-errno.EIO);
+    expect(await read(1, 0, 1)).toBe(-errno.EBADF);
+    expect(await open(1)).toBe(0);
+  });
+});
+
+describe('read', () => {
+  beforeEach(() => open(1, 'read'));
+
+  it('gives the bytes, and the lease back', async () => {
+    expect(await read(1, 1000, 77)).toEqual(Buffer.from(image.bytes.subarray(1000, 1077)));
+    expect(image.leases).toBe(0);
+  });
+
+  it('is short at the end and empty beyond it', async () => {
+    expect(await read(1, SIZE - 10, 100)).toEqual(Buffer.from(image.bytes.subarray(SIZE - 10)));
+    expect(await read(1, SIZE, 100)).toBe(0);
+    expect(await read(1, SIZE * 2, 100)).toBe(0);
+  });
+
+  it('is the end of the file where the device shrinks meanwhile', async () => {
+    image.readFailures.push(failure('out-of-range'));
+    const reading = read(1, 4096, 100);
+    image.info = { size: 4096, writeProtected: false };
+    expect(await reading).toBe(0);
+  });
+
+  it('fails with the errno of the error, which is logged', async () => {
+    const error = failure();
+    image.readFailures.push(error);
+    expect(await read(1, 0, 10)).toBe(-errno.EIO);
+    expect(logged).toEqual([error]);
+    expect(await read(1, 0, 10)).toHaveLength(10);
+  });
+});
+
+describe('write', () => {
+  it('takes everything within the device', async () => {
+    await open(1);
+    expect(await write(1, 100, Buffer.from('hello'))).toBe(5);
+    expect(Buffer.from(image.bytes.subarray(100, 105)).toString()).toBe('hello');
+  });
+
+  it('goes up to the end, and fails with ENOSPC from there', async () => {
+    await open(1);
+    expect(await write(1, SIZE - 3, Buffer.alloc(10, 1))).toBe(3);
+    expect([...image.bytes.subarray(SIZE - 3)]).toEqual([1, 1, 1]);
+    expect(await write(1, SIZE, Buffer.alloc(10))).toBe(-errno.ENOSPC);
+    expect(await write(1, SIZE + 5, Buffer.alloc(10))).toBe(-errno.ENOSPC);
+    expect(await write(1, SIZE, Buffer.alloc(0))).toBe(0);
+    expect(logged).toEqual([]);
+  });
+
+  it('fails with EBADF on a handle that is open for reading', async () => {
+    await open(1, 'read');
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EBADF);
+  });
+
+  it('fails with EROFS once the device has become write protected', async () => {
+    await open(1);
+    image.info = { size: SIZE, writeProtected: true };
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EROFS);
+  });
+
+  it('does not wait for others', async () => {
+    await open(1);
+    image.holdsWrites = true;
+    const writes = [write(1, 0, Buffer.alloc(1)), write(1, 512, Buffer.alloc(1)), write(1, 1024, Buffer.alloc(1))];
+    await isPending(Promise.all(writes));
+    expect(image.heldWrites.map(({ offset }) => offset)).toEqual([0, 512, 1024]);
+    expect(await read(1, 0, 10)).toHaveLength(10);
+    for (const held of image.heldWrites.toReversed()) held.succeed();
+    expect(await Promise.all(writes)).toEqual([1, 1, 1]);
+  });
+});
+
+describe('close', () => {
+  it('waits for the writes of its handle, not for those of others', async () => {
+    await Promise.all([open(1), open(2)]);
+    image.holdsWrites = true;
+    const written = write(1, 0, Buffer.alloc(1));
+    expect(await flush(2)).toBe(0);
+    const closing = flush(1);
+    expect(await isPending(closing)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    expect(await closing).toBe(0);
+    expect(await written).toBe(1);
+    expect(image.flushes).toBe(0);
+  });
+});
+
+describe('fsync', () => {
+  it('waits for the writes of all handles, then flushes the device', async () => {
+    await Promise.all([open(1), open(2)]);
+    image.holdsWrites = true;
+    void write(1, 0, Buffer.alloc(1));
+    const syncing = fsync(2);
+    expect(await isPending(syncing)).toBe(true);
+    expect(image.flushes).toBe(0);
+    image.heldWrites[0]?.succeed();
+    expect(await syncing).toBe(0);
+    expect(image.flushes).toBe(1);
+  });
+
+  it('does not wait for writes that come after it', async () => {
+    await open(1);
+    image.holdsWrites = true;
+    const syncing = fsync(1);
+    void write(1, 0, Buffer.alloc(1));
+    expect(await syncing).toBe(0);
+    image.heldWrites[0]?.succeed();
+  });
+
+  it('fails where the device cannot flush, and asks it again the next time', async () => {
+    await open(1);
+    image.flushFailures.push(failure('data-lost'));
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await fsync(1)).toBe(0);
+    expect(image.flushes).toBe(2);
+  });
+});
+
+describe('a write error', () => {
+  beforeEach(async () => {
+    await Promise.all([open(1), open(2), open(3, 'read')]);
+    image.writeFailures.push(failure());
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EIO);
+  });
+
+  it('is not told twice to who wrote', async () => {
+    expect(await fsync(1)).toBe(0);
+    expect(await flush(1)).toBe(0);
+  });
+
+  it('is told once to each other handle that was open, by fsync', async () => {
+    expect(await fsync(2)).toBe(-errno.EIO);
+    expect(await fsync(2)).toBe(0);
+    expect(await flush(2)).toBe(0);
+  });
+
+  it('is told once to each other handle that was open, by close', async () => {
+    expect(await flush(3)).toBe(-errno.EIO);
+    expect(await flush(3)).toBe(0);
+  });
+
+  it('is not told to a handle that was opened later', async () => {
+    await open(4);
+    expect(await fsync(4)).toBe(0);
+    expect(await flush(4)).toBe(0);
+  });
+
+  it('has been told when the write was still under way at the close of another handle', async () => {
+    image.holdsWrites = true;
+    void write(1, 512, Buffer.alloc(1));
+    await flush(2);
+    const syncing = fsync(2);
+    await isPending(syncing);
+    image.heldWrites[0]?.fail(failure());
+    expect(await syncing).toBe(-errno.EIO);
+  });
+
+  it('does not keep fsync from flushing the device', async () => {
+    await fsync(2);
+    expect(image.flushes).toBe(1);
+  });
+});
+
+describe('a flush error', () => {
+  it('is told to the other handles too, since what they wrote may be lost', async () => {
+    await Promise.all([open(1), open(2)]);
+    image.flushFailures.push(failure());
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await flush(1)).toBe(0);
+    expect(await flush(2)).toBe(-errno.EIO);
+    expect(await flush(2)).toBe(0);
+  });
+});
+
+describe('an error that lost no data', () => {
+  it.each(['write-protected', 'out-of-range'] as const)('is told to its writer alone: %s', async (code) => {
+    await Promise.all([open(1), open(2)]);
+    image.writeFailures.push(failure(code));
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(code === 'write-protected' ? -errno.EROFS : -errno.ENOSPC);
+    expect(await fsync(2)).toBe(0);
+  });
+});
+
+describe('a device that goes', () => {
+  it('fails what comes for open handles with ENXIO, and lets them close', async () => {
+    await open(1);
+    operations.detach(INODE);
+    expect(await read(1, 0, 10)).toBe(-errno.ENXIO);
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.ENXIO);
+    expect(await fsync(1)).toBe(-errno.ENXIO);
+    expect(await flush(1)).toBe(0);
+    expect(await release(1)).toBe(0);
+    expect(await open(2)).toBe(-errno.ENXIO);
+  });
+
+  it('serves open handles again when it comes back', async () => {
+    await open(1);
+    operations.detach(INODE);
+    operations.attach(INODE, image);
+    expect(await read(1, 0, 10)).toHaveLength(10);
+  });
+});
+
+describe('requests', () => {
+  it('on a handle that is not open fail with EBADF', async () => {
+    expect(await read(5, 0, 10)).toBe(-errno.EBADF);
+    await open(1);
+    await release(1);
+    expect(await read(1, 0, 10)).toBe(-errno.EBADF);
+  });
+
+  it('to discard are not supported', async () => {
+    await open(1);
+    expect(await send(1, { op: 'discard', offset: 0, length: 512 })).toBe(-errno.EOPNOTSUPP);
+    expect(await send(1, { op: 'zero', offset: 0, length: 512 })).toBe(-errno.EOPNOTSUPP);
+  });
+
+  it('are drained when each has its answer', async () => {
+    await open(1);
+    await operations.drained();
+    image.holdsWrites = true;
+    void write(1, 0, Buffer.alloc(1));
+    void flush(1);
+    expect(operations.requestsInFlight).toBe(2);
+    const drained = operations.drained();
+    expect(await isPending(drained)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    await drained;
+    expect(operations.requestsInFlight).toBe(0);
+    expect(answers).toBe(3);
+  });
+
+  it('for texts go to the renderer', async () => {
+    expect(Buffer.from(await operations.render(4)).toString()).toBe('body of 4');
+  });
+});
