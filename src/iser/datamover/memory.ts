@@ -24,7 +24,7 @@ import type {
 import { StreamInitiator } from './stream-initiator.ts';
 import { type StreamOptions, streamOptions } from './stream-options.ts';
 import { StreamTarget } from './stream-target.ts';
-import { encodePdu, NO_DIGESTS } from './tcp-framer.ts';
+import { type Digests, encodePdu } from './tcp-framer.ts';
 
 export type WireEnd = 'initiator' | 'target';
 
@@ -83,6 +83,12 @@ export function createMemoryPair(options: MemoryOptions = {}): MemoryPair {
 const WINDOW_LENGTH = 256 * 1024;
 const FIRST_FREE_PORT = 49152;
 
+interface MemoryConnection {
+  readonly initiator: MemoryChannel;
+  readonly target: MemoryChannel;
+  readonly digestsOf: (end: WireEnd) => Digests;
+}
+
 type Schedule = (delayMs: number, callback: () => void) => void;
 
 class MemoryNetwork implements MemoryWire {
@@ -93,7 +99,7 @@ class MemoryNetwork implements MemoryWire {
   readonly #initiatorOptions: StreamOptions;
   readonly #targetOptions: StreamOptions;
   readonly #listeners = new Map<string, (datamover: TargetDatamover) => TargetHandler>();
-  readonly #connections = new Set<{ readonly initiator: MemoryChannel; readonly target: MemoryChannel }>();
+  readonly #connections = new Set<MemoryConnection>();
   #nextPort = FIRST_FREE_PORT;
 
   constructor({ clock, latencyMs = 0, intercept, initiatorOptions = {}, targetOptions = {} }: MemoryOptions) {
@@ -111,7 +117,8 @@ class MemoryNetwork implements MemoryWire {
   inject(pdu: Pdu, to: WireEnd): void {
     const newest = [...this.#connections].at(-1);
     if (newest === undefined) throw new Error('there is no connection to inject into');
-    newest[to === 'target' ? 'initiator' : 'target'].inject(pdu);
+    const from = to === 'target' ? 'initiator' : 'target';
+    newest[from].inject(pdu, newest.digestsOf(from));
   }
 
   cut(error: Error = new IserfsError('connection-lost', 'the connection was reset')): void {
@@ -161,7 +168,8 @@ class MemoryNetwork implements MemoryWire {
     const initiator = new StreamInitiator('memory', handler, this.#initiatorOptions);
     const target = new StreamTarget('memory', this.#targetOptions);
     const near = formatPortal({ host: '127.0.0.1', port: this.#nextPort++ });
-    const ends = {
+    const ends: MemoryConnection = {
+      digestsOf: (end) => (end === 'initiator' ? initiator : target).digests,
       initiator: new MemoryChannel(near, name, initiator, this.#schedule, this.#latencyMs, (pdu) =>
         this.intercept?.(pdu, 'initiator'),
       ),
@@ -199,7 +207,6 @@ class MemoryChannel implements ByteChannel {
   #isPumping = false;
   #hasEnded = false;
   #hasPeerEnded = false;
-  #lastDigests = NO_DIGESTS;
   isClosed = false;
 
   constructor(
@@ -226,7 +233,6 @@ class MemoryChannel implements ByteChannel {
   write(pdus: readonly OutgoingPdu[], written: () => void): void {
     if (this.isClosed) return;
     for (const outgoing of pdus) {
-      this.#lastDigests = outgoing.digests;
       for (const delivery of this.#intercept(outgoing.pdu) ?? [{ pdu: outgoing.pdu }]) {
         const isSame = delivery.pdu === outgoing.pdu;
         const bytes = join(isSame ? outgoing.segments : encodePdu(delivery.pdu, outgoing.digests));
@@ -245,8 +251,8 @@ class MemoryChannel implements ByteChannel {
     });
   }
 
-  inject(pdu: Pdu): void {
-    this.#send(join(encodePdu(pdu, this.#lastDigests)), 0);
+  inject(pdu: Pdu, digests: Digests): void {
+    this.#send(join(encodePdu(pdu, digests)), 0);
   }
 
   pauseReading(): void {

@@ -78,6 +78,11 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     this.#channel = channel;
   }
 
+  /** Those of the PDUs that it sends at present. */
+  get digests(): Digests {
+    return this.#digests;
+  }
+
   get localAddress(): string {
     return this.channel.localAddress;
   }
