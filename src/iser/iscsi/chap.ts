@@ -144,7 +144,7 @@ export class ChapInitiator {
 
   #answerChallenge(keys: ReadonlyMap<string, string>): TextPair[] {
     refuseOthers(keys, ['CHAP_A', 'CHAP_I', 'CHAP_C']);
-    const code = parseNumber(keys.get('CHAP_A') ?? '');
+    const code = parseNumber(need(keys, 'CHAP_A'));
     const algorithm = this.#offered.find((offered) => chapAlgorithms[offered].code === code);
     if (algorithm === undefined) {
       throw new IserfsError('authentication-failed', `the target takes none of the CHAP algorithms ${this.#offered.join(', ')}`);
