@@ -89,9 +89,18 @@ export function errorCode(error: unknown): ErrorCode {
 
 /** One line that says what `error` is, its causes included. */
 export function describeError(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { cause } = error;
-  if (cause === undefined) return error.message;
-  const why = describeError(cause);
-  return error.message.includes(why) ? error.message : `${error.message}: ${why}`;
+  let text = messageOf(error);
+  for (let cause = causeOf(error); cause !== undefined; cause = causeOf(cause)) {
+    const why = messageOf(cause);
+    if (!text.includes(why)) text += `: ${why}`;
+  }
+  return text;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function causeOf(error: unknown): unknown {
+  return error instanceof Error ? error.cause : undefined;
 }
