@@ -118,8 +118,9 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
     .wrap(HELP_WIDTH)
     .exitProcess(false)
     .fail((message, error) => {
-      if (error !== undefined && error !== null) throw error;
-      throw usageError(message);
+      // A command's own failure, or else what yargs found in argv.
+      if (error !== undefined && error !== null && error.name !== 'YError') throw error;
+      throw usageError(message ?? error?.message ?? 'not understood');
     });
 }
 

@@ -56,7 +56,7 @@ async function ownName({ environment, warn }: InitiatorNameSources): Promise<str
   const stored = (await readIfThere(path))?.trim();
   if (stored !== undefined && isValidIscsiName(stored)) return stored;
   const made = makeInitiatorName(randomBytes(6));
-  const draft = `${path}.${process.pid}`;
+  const draft = `${path}.${randomBytes(6).toString('hex')}`;
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     // What stands there and is no name was damaged: it names nothing that a target could know.

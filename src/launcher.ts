@@ -19,6 +19,7 @@ import { describeError, type ErrorCode, IserfsError } from './errors.ts';
 import { fileNameFor } from './mount-record.ts';
 import { MUTUAL_SECRET_VARIABLE, SECRET_VARIABLE } from './secrets.ts';
 import type { MountSettings } from './settings.ts';
+import { SeveralErrors } from './several-errors.ts';
 import { type Environment, stateDirectory } from './xdg.ts';
 
 /** The descriptor of the pipe in the serving process. */
@@ -45,7 +46,8 @@ export interface ReadyReport {
 
 export type ServerMessage =
   | ({ readonly type: 'ready' } & ReadyReport)
-  | { readonly type: 'failed'; readonly code: ErrorCode; readonly message: string; readonly hint?: string };
+  /** `lines`: one per cause. */
+  | { readonly type: 'failed'; readonly code: ErrorCode; readonly lines: readonly string[]; readonly hint?: string };
 
 /**
  * Starts the server process and resolves when it reports a mount; it then lives on its own. Rejects
@@ -83,7 +85,7 @@ export async function launch(
     if (message === undefined) {
       throw new IserfsError('internal', `the process that serves the mount ended early (${end})`, { hint: `See ${log}` });
     }
-    throw new IserfsError(message.code, message.message, message.hint === undefined ? undefined : { hint: message.hint });
+    throw new SeveralErrors(message.code, message.lines, message.hint);
   } finally {
     signal.removeEventListener('abort', onAbort);
     channel.destroy();

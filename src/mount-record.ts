@@ -5,7 +5,7 @@
  * its process only where that failed or was killed.
  */
 
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Environment, stateDirectory } from './xdg.ts';
@@ -48,7 +48,7 @@ export class MountRecords {
   async write(record: MountRecord): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     const path = this.#path(record.mountpoint);
-    const draft = `${path}.${process.pid}`;
+    const draft = `${path}.${randomUUID()}`;
     await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
     await rename(draft, path);
   }

@@ -6,11 +6,12 @@
 
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { describeError, errorCode } from './errors.ts';
+import { errorCode } from './errors.ts';
 import { type Interrupts, listenForInterrupts } from './interrupts.ts';
 import { CHANNEL, type ServerMessage, type ServerOrders } from './launcher.ts';
 import { EXIT_FAILED, hintOf } from './output.ts';
 import { serve } from './serve.ts';
+import { linesOf } from './several-errors.ts';
 
 const interrupts = listenForInterrupts();
 const channel = new Socket({ fd: CHANNEL });
@@ -46,11 +47,12 @@ async function run(orders: ServerOrders): Promise<number> {
     });
   } catch (error) {
     const hint = hintOf(error);
-    log(describeError(error));
+    const lines = linesOf(error);
+    for (const line of lines) log(line);
     tell({
       type: 'failed',
       code: errorCode(error),
-      message: describeError(error),
+      lines,
       ...(hint === undefined ? {} : { hint }),
     });
     await new Promise<void>((resolve) => channel.end(() => resolve()));

@@ -5,6 +5,7 @@
 
 import { describeError, errorCode, IserfsError } from './errors.ts';
 import { printable } from './printable.ts';
+import { SeveralErrors } from './several-errors.ts';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
@@ -41,7 +42,8 @@ export function makeOutput(options: {
     say: (line) => stderr(`${line}\n`),
     warn: (line) => stderr(`iserfs: warning: ${line}\n`),
     fail: (error) => {
-      stderr(`iserfs: ${printable(errorText(error))}\n`);
+      for (const line of error instanceof SeveralErrors ? error.lines : [errorText(error)])
+        stderr(`iserfs: ${printable(line)}\n`);
       const hint = hintOf(error);
       if (hint !== undefined) stderr(`  ${printable(hint)}\n`);
       if (debug && error instanceof Error && error.stack !== undefined) stderr(`${error.stack}\n`);
@@ -57,7 +59,8 @@ export function exitStatusOf(error: unknown): number {
 export function hintOf(error: unknown): string | undefined {
   if (error instanceof IserfsError) {
     if (error.hint !== undefined) return error.hint;
-    return error.cause === undefined ? undefined : hintOf(error.cause);
+    if (error.cause !== undefined) return hintOf(error.cause);
+    if (error.code === 'protocol-error') return 'What answered there may not be an iSCSI target: check the host and the port.';
   }
   return undefined;
 }

@@ -30,13 +30,15 @@ export async function serve(options: ServeOptions): Promise<number> {
   const { settings, initiatorName, interrupts, log } = options;
   const mount = await Mount.start(settings, { initiatorName, log }, interrupts.stop);
   const records = new MountRecords(options.environment);
-  const record = await leaveRecord(records, options);
-  options.ready(mount.report);
+  const { report } = mount;
+  const { mountpoint } = report; // without symbolic links, as the table of mounts has it
+  const record = await leaveRecord(records, mountpoint, options);
+  options.ready(report);
   const outcome = await serveUntilEnd(mount, settings, interrupts, log);
   const failures = [...outcome, ...(await mount.close({ signal: interrupts.force }))];
   for (const failure of failures) log(failure);
   try {
-    if (failures.length === 0) await records.remove(settings.mountpoint);
+    if (failures.length === 0) await records.remove(mountpoint);
     else if (record !== undefined) await records.write({ ...record, failure: failures.join('; ') });
   } catch (error) {
     log(`the record of this mount could not be updated: ${describeError(error)}`);
@@ -70,11 +72,11 @@ async function serveUntilEnd(
   return [`stopped ${why} while files were still open`];
 }
 
-async function leaveRecord(records: MountRecords, options: ServeOptions): Promise<MountRecord | undefined> {
+async function leaveRecord(records: MountRecords, mountpoint: string, options: ServeOptions): Promise<MountRecord | undefined> {
   const start = await processStart(process.pid);
   if (start === undefined) return undefined;
   const record: MountRecord = {
-    mountpoint: options.settings.mountpoint,
+    mountpoint,
     pid: process.pid,
     processStart: start,
     log: options.logPath,

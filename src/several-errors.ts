@@ -3,6 +3,11 @@
 import { describeError, type ErrorCode, errorCode, IserfsError } from './errors.ts';
 import { printable } from './printable.ts';
 
+/** One line per cause. */
+export function linesOf(error: unknown): readonly string[] {
+  return error instanceof SeveralErrors ? error.lines : [describeError(error)];
+}
+
 export class SeveralErrors extends IserfsError {
   /** One line each, none empty. */
   readonly lines: readonly string[];

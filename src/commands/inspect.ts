@@ -51,7 +51,7 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
     return EXIT_OK;
   }
   for (const target of targets) {
-    if (target.problem !== null) output.warn(printable(`${target.name}: ${target.problem}`));
+    if (target.problem !== null) output.warn(printable(target.problem));
     for (const lun of target.luns) {
       output.data(
         lunLine(
