@@ -55,8 +55,8 @@ export interface ScriptedPortOptions {
   readonly clock: Clock;
   readonly random: () => number;
   readonly disk: DiskOptions;
-  /** How long one step of a task takes. */
-  readonly latencyMs?: () => number;
+  /** How long one step of a task takes: until it is executed, and from then until its status arrives. */
+  readonly latencyMs?: (step: Step, command?: ScsiCommand) => number;
   /** How long after its loss a session comes back; undefined: not before `establish()`. */
   readonly reconnectMs?: () => number | undefined;
   /** How long after the loss of its session a write that was not executed yet may still be executed; undefined: never. */
@@ -64,6 +64,8 @@ export interface ScriptedPortOptions {
   /** LOGICAL UNIT RESET works, is refused, or is refused by a target that does nothing. */
   readonly resets?: 'work' | 'unsupported';
 }
+
+export type Step = 'execute' | 'respond';
 
 const GOOD = 0;
 const CHECK_CONDITION = 2;
@@ -143,7 +145,7 @@ export class ScriptedPort implements ScsiPort {
         if (!task.settled) task.settle(new IserfsError('aborted', 'aborted by the test'));
       });
       if (this.stall?.(command) === true) this.#after(task, options.timeoutMs ?? 30_000, () => this.#timeOut(task));
-      else this.#after(task, this.#latency(), () => this.#process(task));
+      else this.#after(task, this.#latency('execute', command), () => this.#process(task));
     });
   }
 
@@ -153,7 +155,7 @@ export class ScriptedPort implements ScsiPort {
     if (this.#options.resets === 'unsupported') throw new IserfsError('unsupported', 'no LOGICAL UNIT RESET here');
     for (const zombie of this.#zombies) for (const cancel of zombie.cancelTimers) cancel();
     this.#zombies.clear();
-    await new Promise<void>((resolve) => this.#options.clock.schedule(this.#latency(), resolve));
+    await new Promise<void>((resolve) => this.#options.clock.schedule(this.#latency('respond'), resolve));
     if (nexus !== this.#nexus) throw new NexusLostError('lost during the reset', { mayHaveExecuted: true });
     this.unitAttention(0x29, 0x03);
   }
@@ -287,7 +289,7 @@ export class ScriptedPort implements ScsiPort {
         ? this.#perform(task)
         : { status: result.status, sense: result.sense ?? new Uint8Array(0), transferred: result.transferred ?? 0 };
     task.executed = true;
-    this.#after(task, this.#latency(), () => task.settle(outcome));
+    this.#after(task, this.#latency('respond', task.command), () => task.settle(outcome));
   }
 
   #perform(task: Task): ScsiResult {
@@ -411,8 +413,8 @@ export class ScriptedPort implements ScsiPort {
     return data;
   }
 
-  #latency(): number {
-    return this.#options.latencyMs?.() ?? 1;
+  #latency(step: Step, command?: ScsiCommand): number {
+    return this.#options.latencyMs?.(step, command) ?? 1;
   }
 
   #emit(event: PortEvent): void {

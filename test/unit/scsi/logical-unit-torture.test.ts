@@ -299,9 +299,11 @@ class TortureRun {
           break;
         case 'crash':
           this.#port.crash();
+          this.#checkDurable();
           break;
         case 'reset':
           this.#port.resetByOther();
+          this.#checkDurable();
           break;
         case 'give-up':
           this.#port.loseNexus();
