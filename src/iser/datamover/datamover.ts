@@ -60,8 +60,9 @@ export interface InitiatorDatamover extends Datamover {
   sendControl(pdu: InitiatorControlPdu, buffers?: TaskBuffers): void;
   /**
    * Deallocate_Task_Resources, for a task that ends without a SCSI Response (aborted, reset). On return
-   * the buffers are not referenced any more; what still arrives for `itt` is discarded. A SCSI Response
-   * deallocates its task by itself, before it is handed up.
+   * the buffers are not referenced any more, if need be because the connection is dropped; data that still
+   * arrives for `itt` is discarded, and a SCSI Response that does is handed up with nothing transferred: its
+   * StatSN counts. A SCSI Response deallocates its task by itself, before it is handed up.
    */
   deallocateTask(itt: number): void;
 }
