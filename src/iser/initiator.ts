@@ -52,7 +52,7 @@ export interface SessionStatus {
 }
 
 /** Waits between attempts to recover; the last one is repeated. */
-const BACKOFF_MS = [0, 250, 500, 1000, 2000, 4000];
+const BACKOFF_MS = [0, 100, 200, 400, 500, 500, 1000, 1000, 1000, 2000];
 /** Waits between attempts after recovery has timed out. */
 const SLOW_RETRY_MS = 10_000;
 
