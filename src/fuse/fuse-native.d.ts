@@ -86,6 +86,8 @@ declare module 'fuse-native' {
     static unmount(mountpoint: string, callback: (error: Error | null) => void): void;
     /** The one `-o` argument of fuse_mount(), at most 1023 bytes long. */
     _fuseOptions(): string;
+    /** Memory for one more thread of libfuse, kept for ever. */
+    _malloc(size: number): Buffer;
   }
 
   export = Fuse;

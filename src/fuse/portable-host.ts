@@ -24,6 +24,14 @@ type End = { readonly reason: 'unmounted' | 'aborted' };
 const MAX_TRANSFER = 128 * 1024;
 /** The addon copies the options and the path of the mount point to buffers of this size, and cuts what is longer. */
 const ADDON_BUFFER = 1024;
+/**
+ * libfuse 2 ends a worker thread when more than ten are idle, and for each thread that it starts the addon
+ * keeps a handle in the event loop for good. Background requests (read-ahead, write-back) are held below
+ * that; more requests than this from programs at once still make threads come and go.
+ */
+const MAX_BACKGROUND = 9;
+/** So many threads slow every request down. */
+const TOO_MANY_THREADS = 5000;
 /** How often the descriptor is looked at: while nothing is expected, and while an end is. */
 const WATCH_MS = 250;
 const WATCH_CLOSELY_MS = 10;
@@ -135,9 +143,16 @@ function createFuse(FuseNative: FuseClass, options: FuseHostOptions, handlers: P
   for (const text of [optionString, options.mountpoint]) {
     if (Buffer.byteLength(text) >= ADDON_BUFFER) throw new IserfsError('mount-failed', `too long for libfuse: ${text}`);
   }
+  let threadsStarted = 0;
   class ConfiguredFuse extends FuseNative {
     override _fuseOptions(): string {
       return optionString;
+    }
+
+    override _malloc(size: number): Buffer {
+      threadsStarted++;
+      if (threadsStarted === TOO_MANY_THREADS) options.upcalls.failed(tooManyThreads(options.mountpoint));
+      return super._malloc(size);
     }
   }
   return new ConfiguredFuse(options.mountpoint, handlers.table(), { timeout: false });
@@ -148,6 +163,8 @@ function mountOptions(options: FuseHostOptions): string[] {
     'big_writes',
     `max_write=${MAX_TRANSFER}`,
     `max_readahead=${MAX_TRANSFER}`,
+    `max_background=${MAX_BACKGROUND}`,
+    `congestion_threshold=${MAX_BACKGROUND - 2}`,
     // The kernel checks owners and modes; inode numbers are ours; nothing is renamed where it cannot be removed.
     'default_permissions',
     'use_ino',
@@ -178,6 +195,16 @@ async function loadFuse(): Promise<FuseClass> {
   // Its own way is fusermount through a shell; by the time this is called, the mount has ended.
   loaded.unmount = (_mountpoint, callback) => callback(null);
   return loaded;
+}
+
+function tooManyThreads(mountpoint: string): IserfsError {
+  return new IserfsError(
+    'internal',
+    `fuse-native has kept what ${TOO_MANY_THREADS} threads of ${mountpoint} needed, and grows slow`,
+    {
+      hint: 'Mount anew when it suits; it comes from more than ten requests at once, again and again.',
+    },
+  );
 }
 
 function mountFailure(mountpoint: string, cause: Error): IserfsError {
