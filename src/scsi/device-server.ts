@@ -8,7 +8,7 @@
  * them writing, run one after the other (`ServedUnit.lock`).
  */
 
-import { errorCode, IserfsError } from '../errors.ts';
+import { describeError, errorCode, IserfsError } from '../errors.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { encodeCapacity10, encodeCapacity16 } from './capacity.ts';
 import { type Cdb, type CommandName, cdbLength, cdbName, type DecodedCdb, decodeCdb, hasServiceAction } from './cdb.ts';
@@ -23,7 +23,7 @@ import {
   unitAttention,
 } from './check-condition.ts';
 import { encodeReportLuns, lunFromNumber, lunNumber } from './lun.ts';
-import { Attention } from './pending-attentions.ts';
+import { Attention, type UnitAttention } from './pending-attentions.ts';
 import type { DeviceServer, Lun, ServerResult, ServerTask } from './port.ts';
 import { encodeSense, SenseKey } from './sense.ts';
 import { ServedUnit, type ServedUnitOptions } from './served-unit.ts';
@@ -128,16 +128,25 @@ export class BlockDeviceServer implements DeviceServer {
 
   async reset(function_: 'logical-unit-reset' | 'target-warm-reset', lun: Lun, nexus: number): Promise<boolean> {
     if (function_ === 'target-warm-reset') {
-      for (const unit of this.#units.values()) {
-        unit.reset();
-        unit.attentions.raise(Attention['bus-reset'], nexus);
-      }
+      await Promise.all([...this.#units.values()].map((unit) => this.#resetUnit(unit, Attention['bus-reset'], nexus)));
       return true;
     }
     const unit = this.#unitAt(lun);
-    unit?.reset();
-    unit?.attentions.raise(Attention['device-reset'], nexus);
-    return unit !== undefined;
+    if (unit === undefined) return false;
+    await this.#resetUnit(unit, Attention['device-reset'], nexus);
+    return true;
+  }
+
+  async #resetUnit(unit: ServedUnit, attention: UnitAttention, nexus: number): Promise<void> {
+    unit.reset();
+    unit.attentions.raise(attention, nexus);
+    if (!unit.forcesWrites) return;
+    // The cache may have been on until now.
+    try {
+      await flush(unit);
+    } catch (error) {
+      this.#log(`LUN ${unit.number} could not be flushed at its reset: ${describeError(error)}`);
+    }
   }
 
   hasLogicalUnit(lun: Lun): boolean {
@@ -195,9 +204,7 @@ export class BlockDeviceServer implements DeviceServer {
     // The port's word for a command whose data the initiator has not announced at all.
     let condition = errorCode(error) === 'illegal-request' ? expectedLengthTooShort(0) : error;
     if (!(condition instanceof CheckCondition)) {
-      this.#log(
-        `${cdbName(task.cdb)} to LUN ${unit?.number ?? 'unknown'} failed: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      this.#log(`${cdbName(task.cdb)} to LUN ${unit?.number ?? 'unknown'} failed: ${describeError(error)}`);
       condition = internalTargetFailure();
     }
     const { sense, transferLength } = condition as CheckCondition;
@@ -333,11 +340,17 @@ async function selectModes({ unit, task }: CommandContext, cdb: Cdb<'mode-select
   if (cdb.savePages) throw invalidFieldInCdb(1, 0);
   if (cdb.parameterListLength === 0) return 0;
   const list = await receiveParameterList({ task }, cdb.parameterListLength);
-  if (modeSelect(unit, list, cdb.name === 'mode-select-6' ? 6 : 10)) {
-    unit.attentions.raise(Attention['mode-parameters-changed'], task.nexus);
+  // All blocks are held: no write that counts on the cache is under way when it is turned off.
+  const release = await unit.lock.acquire(0, Number.MAX_SAFE_INTEGER, 'exclusive', task.signal);
+  try {
+    if (modeSelect(unit, list, cdb.name === 'mode-select-6' ? 6 : 10)) {
+      unit.attentions.raise(Attention['mode-parameters-changed'], task.nexus);
+    }
+    // With the cache off, nothing may be in it any more.
+    if (unit.forcesWrites) await flush(unit);
+  } finally {
+    release();
   }
-  // With the cache off, nothing may be in it any more.
-  if (unit.forcesWrites) await flush(unit);
   return list.length;
 }
 

@@ -63,10 +63,12 @@ export async function read(context: CommandContext, cdb: Cdb<ReadName>): Promise
 export async function write(context: CommandContext, cdb: Cdb<WriteName>): Promise<number> {
   const run = runOf(context, cdb, context.unit.limits.maximumTransferLength);
   requireWritable(context.unit);
-  const fua = (cdb.name !== 'write-6' && cdb.fua) || context.unit.forcesWrites;
-  return await locked(context, run, 'exclusive', () =>
-    receiveBlocks(context, run, (chunk, data) => writeChunk(context.unit, chunk, data, fua)),
-  );
+  const fua = cdb.name !== 'write-6' && cdb.fua;
+  return await locked(context, run, 'exclusive', () => {
+    // Asked under the lock: whoever turns the cache off holds all blocks.
+    const force = fua || context.unit.forcesWrites;
+    return receiveBlocks(context, run, (chunk, data) => writeChunk(context.unit, chunk, data, force));
+  });
 }
 
 /** Always forced: what is verified must be on the medium. */

@@ -107,6 +107,34 @@ describe('MODE SELECT', () => {
     expect(medium.calls).toEqual(['flush', 'write 0+512 fua']);
   });
 
+  it('that turns the write cache off waits for the writes under way: none of them is left in it', async () => {
+    const { nexus, medium } = await setUp();
+    let open = () => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    medium.delay = (call) => (call === 'write' ? gate : Promise.resolve());
+    const write = (lba: number) => nexus.run(encodeCdb('write-10', { lba, blocks: 1 }), { dataOut: new Uint8Array(512) });
+    const before = write(0);
+    const selecting = select(nexus, `00 00 00 00 ${caching('00')}`);
+    await new Promise((resolve) => setImmediate(resolve));
+    const after = write(1);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(medium.calls).toEqual(['write 0+512']);
+    open();
+    expect(await Promise.all([before, selecting, after])).toMatchObject([good, good, good]);
+    expect(medium.calls).toEqual(['write 0+512', 'flush', 'write 512+512 fua']);
+  });
+
+  it('that turns the write cache on is undone by a reset, which flushes what went into it', async () => {
+    const { server, nexus, medium } = await setUp({ volatileCache: false });
+    await select(nexus, `00 00 00 00 ${caching('04')}`);
+    await nexus.run(encodeCdb('write-10', { blocks: 1 }), { dataOut: new Uint8Array(512) });
+    await server.reset('target-warm-reset', 0n, 1);
+    expect(medium.calls).toEqual(['write 0+512', 'flush']);
+    expect(server.unit(0)?.writeCacheEnabled).toBe(false);
+  });
+
   it('is told to the other nexuses alone, and only if it changed something', async () => {
     const { server, nexus } = await setUp();
     const other = new LocalNexus(server, 2);
