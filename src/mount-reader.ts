@@ -54,15 +54,15 @@ export async function findMountOf(path: string): Promise<string | undefined> {
   return mountAt(table, canonical)?.fileSystemType === MOUNT_TYPE ? canonical : undefined;
 }
 
-export async function readMountStatus(mountpoint: string): Promise<MountStatus> {
-  return JSON.parse(await readMountFile(`${mountpoint}/status.json`)) as MountStatus;
+export async function readMountStatus(mountpoint: string, timeoutMs = READ_TIMEOUT_MS): Promise<MountStatus> {
+  return JSON.parse(await readMountFile(`${mountpoint}/status.json`, timeoutMs)) as MountStatus;
 }
 
 /** The whole text at `path`. Throws `mount-failed` where it cannot be read in time. */
-export async function readMountFile(path: string): Promise<string> {
+export async function readMountFile(path: string, timeoutMs = READ_TIMEOUT_MS): Promise<string> {
   try {
     const { stdout } = await runFile('cat', ['--', path], {
-      timeout: READ_TIMEOUT_MS,
+      timeout: timeoutMs,
       killSignal: 'SIGKILL',
       maxBuffer: MOST_TEXT,
       env: { ...process.env, LC_ALL: 'C' },

@@ -24,6 +24,9 @@ export interface InspectArguments {
   readonly json: boolean;
 }
 
+/** A list of mounts waits no longer than this for one of them. */
+const LIST_TIMEOUT_MS = 3000;
+
 /** Shows what there is. */
 export async function runLs(args: InspectArguments, context: CommandContext): Promise<number> {
   const { output } = context;
@@ -143,7 +146,7 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
   const mounts = await Promise.all(
     (await findMounts()).map(async (mountpoint) => {
       try {
-        return { mountpoint, status: await readMountStatus(mountpoint), problem: undefined };
+        return { mountpoint, status: await readMountStatus(mountpoint, LIST_TIMEOUT_MS), problem: undefined };
       } catch (error) {
         return { mountpoint, status: undefined, problem: describeError(error) };
       }

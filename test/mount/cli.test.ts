@@ -1,0 +1,649 @@
+/** The command line end to end: mounts that come, that fail, and that end, served by the built program against the embedded target. */
+
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
+import { describeOutcome, ended, type RunOutcome, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
+import { cliPath, guardMount, MountProcess, runCli } from '../support/cli-process.ts';
+import { EmbeddedTarget } from '../support/embedded-target.ts';
+import { findMount } from '../support/mounts.ts';
+import { freePort } from '../support/ports.ts';
+import { UnprivilegedSpace } from '../support/unprivileged.ts';
+import { MiB, Workdir } from '../support/workdir.ts';
+
+const DISKS = 'iqn.2024-01.org.example:disks';
+const LOCKED = 'iqn.2024-01.org.example:locked';
+const SECRET = 'a secret of the tests';
+const PATTERN = Buffer.from(Array.from({ length: 4096 }, (_, index) => (index * 7) & 0xff));
+
+/** A place to mount, state and configuration of its own, and the program run in it. */
+class Place implements AsyncDisposable {
+  readonly workdir = Workdir.create();
+  readonly mountpoint = this.workdir.folder('mnt');
+  readonly env = {
+    ...process.env,
+    XDG_STATE_HOME: this.workdir.join('state'),
+    XDG_CONFIG_HOME: this.workdir.join('config'),
+  };
+  readonly #guard = guardMount(this.mountpoint);
+
+  cli(...args: string[]): Promise<RunOutcome> {
+    return runCli(args, { env: this.env });
+  }
+
+  /** `iserfs mount` in the background. */
+  async mount(...args: string[]): Promise<RunOutcome> {
+    const outcome = await this.cli('mount', this.mountpoint, ...args);
+    expect(outcome.status, describeOutcome(outcome)).toBe(0);
+    return outcome;
+  }
+
+  /** The process that serves the mount, by what the launcher said. */
+  static serverOf(outcome: RunOutcome): number {
+    return Number(/^Served by process (\d+);/m.exec(outcome.stderr)?.[1]);
+  }
+
+  records(): string[] {
+    return readdirSync(join(this.workdir.join('state'), 'iserfs', 'mounts'));
+  }
+
+  log(): string {
+    const folder = join(this.workdir.join('state'), 'iserfs', 'log');
+    return readdirSync(folder)
+      .map((name) => readFileSync(join(folder, name), 'utf8'))
+      .join('');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#guard[Symbol.asyncDispose]();
+    await this.workdir[Symbol.asyncDispose]();
+  }
+}
+
+let target: EmbeddedTarget;
+
+beforeAll(async () => {
+  const medium = new MemoryMedium(16 * MiB);
+  await medium.write(0, PATTERN);
+  const secret = new TextEncoder().encode(SECRET);
+  target = await EmbeddedTarget.start([
+    {
+      name: DISKS,
+      units: [
+        { lun: 0, medium, blockLength: 512, serial: 'disk-0' },
+        { lun: 3, medium: new MemoryMedium(8 * MiB), blockLength: 4096, serial: 'disk-3', readOnly: true },
+      ],
+    },
+    {
+      name: LOCKED,
+      units: [{ lun: 0, medium: new MemoryMedium(MiB), blockLength: 512, serial: 'locked-0' }],
+      chap: { credentials: { user: 'tester', secret } },
+    },
+  ]);
+});
+
+afterAll(async () => {
+  await target[Symbol.asyncDispose]();
+});
+
+function sessionsWith(name: string): number {
+  return target.target.sessions.filter(({ targetName }) => targetName === name).length;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
+
+describe('a mount in the background', () => {
+  it('is readable when the command ends, and gone with its session when umount ends', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    const outcome = await place.mount('--portal', target.portal, '--target', DISKS);
+    const image = join(place.mountpoint, DISKS, 'lun0', 'image');
+    expect(outcome.stdout.trimEnd().split('\n')).toEqual([image, join(place.mountpoint, DISKS, 'lun3', 'image')]);
+    const head = await runChecked('od', ['-A', 'n', '-t', 'u1', '-v', '-w1', '-N', '4096', image]);
+    expect(head.trimEnd().split('\n').map(Number)).toEqual([...PATTERN]);
+    expect(sessionsWith(DISKS)).toBe(sessions + 1);
+    const pid = Place.serverOf(outcome);
+    expect(place.records()).toHaveLength(1);
+
+    const unmounted = await place.cli('umount', place.mountpoint);
+    expect(unmounted.status, describeOutcome(unmounted)).toBe(0);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(isAlive(pid)).toBe(false);
+    expect(sessionsWith(DISKS)).toBe(sessions);
+    expect(place.records()).toEqual([]);
+  });
+
+  it('lives in a session of its own, away from the terminal, and holds nothing of the launcher', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount('--portal', target.portal, '--target', DISKS));
+    const [, , , session] = readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/\(.*\)/s, 'node')
+      .split(' ')
+      .slice(2);
+    expect(Number(session)).toBe(pid);
+    expect(await runChecked('readlink', [`/proc/${pid}/cwd`])).toBe('/\n');
+    const descriptors = await runChecked('sh', ['-c', `ls -l /proc/${pid}/fd`]);
+    expect(descriptors).toMatch(/ 0 -> \/dev\/null$/m);
+    expect(descriptors).not.toMatch(/ (1|2) -> pipe:/);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('shows images with their sizes and rights, and texts that are live', async () => {
+    await using place = new Place();
+    await place.mount('--portal', target.portal, '--target', DISKS);
+    const folder = join(place.mountpoint, DISKS);
+    expect(await runChecked('stat', ['-c', '%a %s', join(folder, 'lun0', 'image'), join(folder, 'lun3', 'image')])).toBe(
+      `600 ${16 * MiB}\n400 ${8 * MiB}\n`,
+    );
+    expect(await runChecked('cat', [join(folder, 'lun3', 'info')])).toMatch(/^logical block length: 4096 bytes$/m);
+    expect(await runChecked('cat', [join(folder, 'status')])).toMatch(/^state: logged-in$/m);
+    const reads = async () => JSON.parse(await runChecked('cat', [join(folder, 'lun3', 'status.json')])) as { reads: number };
+    const before = (await reads()).reads;
+    await runChecked('cmp', ['-n', '65536', join(folder, 'lun3', 'image'), '/dev/zero']);
+    expect((await reads()).reads).toBeGreaterThan(before);
+    expect(await runChecked('cat', [join(place.mountpoint, 'metrics')])).toMatch(
+      /^iserfs_lun_read_bytes_total\{.*lun="3"\} [1-9]/m,
+    );
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('is what the configuration file says, and no secret of it is anywhere to be seen', async () => {
+    await using place = new Place();
+    place.workdir.folder('config/iserfs');
+    place.workdir.file(
+      'config/iserfs/config.yaml',
+      `portals: ["${target.portal}"]\nread-only: true\nchap-user: tester\nchap-secret: ${SECRET}\n`,
+    );
+    const outcome = await place.mount();
+    expect(outcome.stdout).toContain(join(place.mountpoint, LOCKED, 'lun0', 'image'));
+    const pid = Place.serverOf(outcome);
+    const status = await runChecked('cat', [join(place.mountpoint, 'status.json'), join(place.mountpoint, LOCKED, 'status')]);
+    expect(status).toContain('"read-only": "yes"');
+    const visible = [status, place.log(), outcome.stdout, outcome.stderr, readFileSync(`/proc/${pid}/cmdline`, 'latin1')];
+    for (const text of visible) expect(text).not.toContain(SECRET);
+    const written = await run('dd', [
+      'if=/dev/zero',
+      `of=${join(place.mountpoint, DISKS, 'lun0', 'image')}`,
+      'count=1',
+      'conv=notrunc',
+    ]);
+    expect(written.status).toBe(1);
+    expect(written.stderr).toMatch(/Read-only file system/);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('takes a secret from the environment and does not hand it on', async () => {
+    await using place = new Place();
+    const env = { ...place.env, ISERFS_CHAP_SECRET: SECRET };
+    const args = ['mount', place.mountpoint, '--portal', target.portal, '--target', LOCKED, '--chap-user', 'tester'];
+    const outcome = await runCli(args, { env });
+    expect(outcome.status, describeOutcome(outcome)).toBe(0);
+    expect(readFileSync(`/proc/${Place.serverOf(outcome)}/environ`, 'latin1')).not.toContain(SECRET);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('keeps a folder for a target that refuses, which says why', async () => {
+    await using place = new Place();
+    const outcome = await place.mount('--portal', target.portal);
+    expect(outcome.stderr).toMatch(/^iserfs: warning: .*locked.*authentication/m);
+    const status = await runChecked('cat', [join(place.mountpoint, LOCKED, 'status')]);
+    expect(status).toMatch(/^state: unavailable$/m);
+    expect(status).toMatch(/^problem: .*authentication/m);
+    expect(outcome.stdout).not.toContain(LOCKED);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('mounts although another portal is dead', async () => {
+    await using place = new Place();
+    const outcome = await place.mount('--portal', `127.0.0.1:${await freePort()}`, '--portal', target.portal);
+    expect(outcome.stderr).toMatch(/warning: .*connection refused/);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('can be made and ended by a user without privileges', async ({ skip }) => {
+    if (!UnprivilegedSpace.isPossible) skip('this is that user already');
+    await using workdir = Workdir.create();
+    await using space = await UnprivilegedSpace.create(workdir);
+    const mountpoint = await space.folder('mnt');
+    const outcome = await space.run(space.node, [space.cli, 'mount', mountpoint, '--portal', target.portal, '--target', DISKS]);
+    expect(outcome.status, describeOutcome(outcome)).toBe(0);
+    const image = `${mountpoint}/${DISKS}/lun0/image`;
+    expect((await space.run('stat', ['-c', '%u %a', image])).stdout).toBe(`${space.uid} 600\n`);
+    expect((await space.run('cmp', ['-n', '1', image, image])).status).toBe(0);
+    const unmounted = await space.run(space.node, [space.cli, 'umount', mountpoint]);
+    expect(unmounted.status, describeOutcome(unmounted)).toBe(0);
+  });
+});
+
+describe('what cannot be mounted', () => {
+  let silent: Server;
+  let garbage: Server;
+  const sockets = new Set<Socket>();
+
+  beforeAll(async () => {
+    const serve = (onConnection: (socket: Socket) => void) =>
+      new Promise<Server>((resolve) => {
+        const server = createServer((socket) => {
+          sockets.add(socket);
+          socket.on('error', () => {});
+          onConnection(socket);
+        });
+        server.listen(0, '127.0.0.1', () => resolve(server));
+      });
+    silent = await serve(() => {});
+    garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
+  });
+
+  afterAll(() => {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+    garbage.close();
+  });
+
+  const portalOf = (server: Server) => {
+    const address = server.address();
+    return typeof address === 'object' && address !== null ? `127.0.0.1:${address.port}` : '';
+  };
+
+  /** One line with the cause, perhaps one with the next step, exit status 1, nothing mounted, in time. */
+  async function expectFailure(place: Place, args: string[], line: RegExp): Promise<void> {
+    const outcome = await place.cli('mount', ...args);
+    expect(outcome.status, describeOutcome(outcome)).toBe(1);
+    expect(outcome.stdout).toBe('');
+    expect(outcome.stderr).toMatch(line);
+    expect(outcome.stderr).not.toMatch(/^\s+at /m);
+    const [first, ...rest] = outcome.stderr.trimEnd().split('\n');
+    expect(first).toMatch(/^iserfs: /);
+    expect(rest.length).toBeLessThanOrEqual(1);
+    expect(outcome.elapsedMs).toBeLessThan(10_000);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+  }
+
+  it.each<[what: string, args: (place: Place) => string[] | Promise<string[]>, line: RegExp]>([
+    ['a refused connection', async () => ['--portal', `127.0.0.1:${await freePort()}`], /connection refused/],
+    ['a name that does not exist', () => ['--portal', 'no-such-host.invalid'], /no-such-host\.invalid.*name/],
+    ['a portal that is silent', () => ['--portal', portalOf(silent)], /no answer/],
+    ['a portal that speaks something else', () => ['--portal', portalOf(garbage)], /RFC 7143/],
+    ['a silent portal, named target', () => ['--portal', portalOf(silent), '--target', DISKS], /no answer/],
+    ['something else, named target', () => ['--portal', portalOf(garbage), '--target', DISKS], /RFC 7143/],
+    ['an unknown target', () => ['--portal', target.portal, '--target', 'iqn.2024-01.x:no'], /iqn\.2024-01\.x:no.*not found/],
+    [
+      'a wrong secret',
+      (place) => [
+        '--portal',
+        target.portal,
+        '--target',
+        LOCKED,
+        '--chap-user',
+        'tester',
+        '--chap-secret-file',
+        place.workdir.file('s', 'wrong\n'),
+      ],
+      /authentication failed/,
+    ],
+    ['no credentials where some are needed', () => ['--portal', target.portal, '--target', LOCKED], /authentication/],
+    ['a LUN that is not there', () => ['--portal', target.portal, '--target', DISKS, '--lun', '77'], /no logical unit 77/],
+    ['a transport that is not there', () => ['--portal', target.portal, '--transport', 'verbs'], /no transport "verbs"/],
+    [
+      'a secret file that is missing',
+      () => ['--portal', target.portal, '--chap-user', 'u', '--chap-secret-file', '/nowhere/s'],
+      /\/nowhere\/s: no such file/,
+    ],
+    ['a malformed configuration', (place) => ['--config', place.workdir.file('c.yaml', 'portals:\n\t- x\n: [')], /c\.yaml:\d+: /],
+  ])('%s', async (_what, args, line) => {
+    await using place = new Place();
+    await expectFailure(place, [place.mountpoint, ...(await args(place))], line);
+  });
+
+  it.each<[what: string, mountpoint: (place: Place) => string, line: RegExp]>([
+    ['a mount point that does not exist', (place) => place.workdir.join('none'), /does not exist\n {2}.*mkdir/],
+    ['a mount point that is a file', (place) => place.workdir.file('file', ''), /is not a directory/],
+    [
+      'a mount point that is not empty',
+      (place) => {
+        writeFileSync(join(place.mountpoint, 'x'), '');
+        return place.mountpoint;
+      },
+      /is not empty/,
+    ],
+    ['a mount point that is taken', () => '/proc', /another file system \(proc\)/],
+  ])('%s', async (_what, mountpoint, line) => {
+    await using place = new Place();
+    await expectFailure(place, [mountpoint(place), '--portal', target.portal], line);
+  });
+
+  it('twice at the same place', async () => {
+    await using place = new Place();
+    await place.mount('--portal', target.portal, '--target', DISKS);
+    const second = await place.cli('mount', place.mountpoint, '--portal', target.portal, '--target', DISKS);
+    expect(second.status).toBe(1);
+    expect(second.stderr).toMatch(/is mounted on .* already.*\n {2}.*iserfs umount/);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('after Ctrl-C: nothing stays, neither a mount nor a process', async () => {
+    await using place = new Place();
+    const launcher = spawnGuarded(process.execPath, [cliPath, 'mount', place.mountpoint, '--portal', portalOf(silent)], {
+      env: place.env,
+    });
+    const done = ended(launcher);
+    const childOf = async () => (await runChecked('sh', ['-c', `cat /proc/${launcher.pid}/task/*/children`])).trim();
+    const pid = Number(
+      await waitFor(async () => (await childOf()) || undefined, { withinMs: 10_000, what: 'the server process' }),
+    );
+    launcher.kill('SIGINT');
+    expect((await done).status).toBe(1);
+    expect(isAlive(pid)).toBe(false);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+  });
+});
+
+describe('a mount whose server was killed', () => {
+  it('is healed by the next mount', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount('--portal', target.portal, '--target', DISKS));
+    process.kill(pid, 'SIGKILL');
+    await waitFor(async () => !isAlive(pid), { withinMs: 5000, what: 'its death' });
+    expect(findMount(place.mountpoint)).toBeDefined();
+    const listed = await place.cli('ls');
+    expect(listed.stdout).toContain(place.mountpoint);
+    await place.mount('--portal', target.portal, '--target', DISKS);
+    await runChecked('head', ['-c', '1', join(place.mountpoint, 'status')]);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+  });
+
+  it('is removed by umount', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount('--portal', target.portal, '--target', DISKS));
+    process.kill(pid, 'SIGKILL');
+    await waitFor(async () => !isAlive(pid), { withinMs: 5000, what: 'its death' });
+    const unmounted = await place.cli('umount', place.mountpoint);
+    expect(unmounted.status, describeOutcome(unmounted)).toBe(0);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+  });
+});
+
+/** A process that has a file open until it is told to close it. */
+async function holdOpen(path: string): Promise<{ close(): Promise<void>; pid: number }> {
+  const holder = spawnGuarded('sh', [
+    '-c',
+    'exec 3<"$1"; echo open; read -r _; exec 3<&-; echo closed; read -r _',
+    'holder',
+    path,
+  ]);
+  const done = ended(holder);
+  let output = '';
+  holder.stdout.on('data', (text: Buffer) => {
+    output += text.toString();
+  });
+  await waitFor(async () => output.includes('open'), { withinMs: 10_000, what: `${path} to be open` });
+  return {
+    pid: holder.pid as number,
+    close: async () => {
+      holder.stdin.end('close\nend\n');
+      await done;
+    },
+  };
+}
+
+describe('the end of a mount', () => {
+  const args = () => ['--portal', target.portal, '--target', DISKS];
+  const imageOf = (place: Place) => join(place.mountpoint, DISKS, 'lun0', 'image');
+
+  it('by umount from outside is in good order: logged out, exit status 0', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
+    await runChecked('fusermount3', ['-u', place.mountpoint]);
+    expect(await mount.exit()).toEqual({ status: 0, signal: null });
+    expect(sessionsWith(DISKS)).toBe(sessions);
+    expect(place.records()).toEqual([]);
+  });
+
+  it('by SIGTERM waits for files that are open', async () => {
+    await using place = new Place();
+    await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
+    const holder = await holdOpen(imageOf(place));
+    mount.signal('SIGTERM');
+    await waitFor(async () => findMount(place.mountpoint) === undefined, { withinMs: 5000, what: 'the detachment' });
+    expect(mount.isRunning).toBe(true);
+    expect(await runChecked('head', ['-c', '4', `/proc/${holder.pid}/fd/3`])).toHaveLength(4);
+    await holder.close();
+    expect(await mount.exit()).toEqual({ status: 0, signal: null });
+  });
+
+  it('by SIGTERM does not wait longer than it is told, and then fails', async () => {
+    await using place = new Place();
+    await using mount = await MountProcess.start({
+      mountpoint: place.mountpoint,
+      args: [...args(), '--stop-timeout', '500ms'],
+      env: place.env,
+    });
+    const holder = await holdOpen(imageOf(place));
+    mount.signal('SIGTERM');
+    expect(await mount.exit()).toEqual({ status: 1, signal: null });
+    expect(mount.stderr).toMatch(/stopped after 500 ms while files were still open/);
+    await holder.close();
+  });
+
+  it('by a second signal is at once', async () => {
+    await using place = new Place();
+    await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
+    const holder = await holdOpen(imageOf(place));
+    mount.signal('SIGINT');
+    await waitFor(async () => findMount(place.mountpoint) === undefined, { withinMs: 5000, what: 'the detachment' });
+    mount.signal('SIGINT');
+    expect(await mount.exit(5000)).toEqual({ status: 1, signal: null });
+    await holder.close();
+  });
+
+  it('is refused by umount while a file is open, naming who has it', async () => {
+    await using place = new Place();
+    await place.mount(...args());
+    const holder = await holdOpen(imageOf(place));
+    const busy = await place.cli('umount', place.mountpoint);
+    expect(busy.status).toBe(1);
+    expect(busy.stderr).toMatch(new RegExp(`is in use: used by sh \\(process ${holder.pid}\\)\n {2}.*--lazy`));
+    expect(findMount(place.mountpoint)).toBeDefined();
+    await holder.close();
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('by umount --lazy serves the open file until its close', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount(...args()));
+    const holder = await holdOpen(imageOf(place));
+    const lazy = await place.cli('umount', '--lazy', place.mountpoint);
+    expect(lazy.status, describeOutcome(lazy)).toBe(0);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(await runChecked('head', ['-c', '4', `/proc/${holder.pid}/fd/3`])).toHaveLength(4);
+    await holder.close();
+    await waitFor(async () => !isAlive(pid), { withinMs: 10_000, what: 'the end of the server' });
+    expect(place.records()).toEqual([]);
+  });
+
+  it('by umount --force comes although a file is open, and says that it did', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount(...args()));
+    const holder = await holdOpen(imageOf(place));
+    const forced = await place.cli('umount', '--force', place.mountpoint);
+    expect(forced.status).toBe(1);
+    expect(forced.stderr).toMatch(/while files were still open/);
+    expect(isAlive(pid)).toBe(false);
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    await holder.close();
+  });
+});
+
+describe('the logical units of a target', () => {
+  it('come and go, grow, and become read-only while mounted', async () => {
+    const disk = (size: number) => new MemoryMedium(size);
+    await using own = await EmbeddedTarget.start([
+      {
+        name: DISKS,
+        units: [
+          { lun: 0, medium: disk(MiB), blockLength: 512, serial: 'a' },
+          { lun: 1, medium: disk(MiB), blockLength: 512, serial: 'b' },
+        ],
+      },
+    ]);
+    await using place = new Place();
+    await place.mount('--portal', own.portal);
+    const folder = join(place.mountpoint, DISKS);
+    const image = join(folder, 'lun0', 'image');
+    /** Has the unit asked for something, so that its unit attention comes out. */
+    const touch = () => run('dd', [`if=${image}`, 'of=/dev/null', 'bs=512', 'count=1', 'iflag=direct']);
+    const eventually = (what: string, ask: () => Promise<boolean>) =>
+      waitFor(
+        async () => {
+          await touch();
+          return await ask();
+        },
+        { withinMs: 10_000, everyMs: 100, what },
+      );
+    const server = own.servers.get(DISKS);
+
+    await server?.unit(0)?.resize(2 * MiB);
+    await eventually('the new size', async () => (await runChecked('stat', ['-c', '%s', image])) === `${2 * MiB}\n`);
+
+    server?.unit(0)?.setWriteProtected(true);
+    await eventually('the new mode', async () => (await runChecked('stat', ['-c', '%a', image])) === '400\n');
+
+    server?.addUnit({ lun: 7, medium: disk(MiB), blockLength: 512, serial: 'c' });
+    await eventually('the new unit', async () => (await run('test', ['-f', join(folder, 'lun7', 'image')])).status === 0);
+
+    await server?.removeUnit(1);
+    await eventually('the end of the old unit', async () => (await run('test', ['-e', join(folder, 'lun1')])).status !== 0);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+});
+
+describe('commands that look', () => {
+  it('list targets of a portal', async () => {
+    await using place = new Place();
+    expect((await place.cli('discover', target.portal)).stdout).toBe(
+      `${target.portal},1 ${DISKS}\n${target.portal},1 ${LOCKED}\n`,
+    );
+    expect(JSON.parse((await place.cli('discover', target.portal, '--json')).stdout)).toEqual(
+      [DISKS, LOCKED].map((name) => ({ name, portals: [{ address: target.portal, portalGroupTag: 1 }] })),
+    );
+  });
+
+  it('look at logical units without a mount, and leave no session', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    const listed = await place.cli('ls', target.portal, '--target', DISKS);
+    expect(listed.stdout).toBe(
+      `${DISKS} lun0 ready, 16 MiB, 512-byte blocks, read-write\n${DISKS} lun3 ready, 8 MiB, 4096-byte blocks, read-only\n`,
+    );
+    const [info] = JSON.parse(
+      (await place.cli('info', target.portal, '--target', DISKS, '--lun', '3', '--json')).stdout,
+    ) as unknown[];
+    expect(info).toMatchObject({ lun: '3', serial: 'disk-3', capacity: 8 * MiB, blockLength: 4096, access: 'read-only' });
+    expect(sessionsWith(DISKS)).toBe(sessions);
+  });
+
+  it('show mounts, their LUNs, what these are and how they do', async () => {
+    await using place = new Place();
+    await place.mount('--portal', target.portal, '--target', DISKS);
+    expect((await place.cli('ls')).stdout).toContain(`${place.mountpoint} 1 target, 2 LUNs, process `);
+    expect((await place.cli('ls', place.mountpoint)).stdout).toBe(
+      `${join(place.mountpoint, DISKS, 'lun0', 'image')} ready, 16 MiB, 512-byte blocks, read-write\n` +
+        `${join(place.mountpoint, DISKS, 'lun3', 'image')} ready, 8 MiB, 4096-byte blocks, read-only\n`,
+    );
+    expect((await place.cli('info', place.mountpoint, '--lun', '3')).stdout).toMatch(/^serial: disk-3$/m);
+    expect((await place.cli('status', place.mountpoint, '--target', DISKS)).stdout).toMatch(/^state: logged-in$/m);
+    const [status] = JSON.parse((await place.cli('status', place.mountpoint, '--lun', '0', '--json')).stdout) as unknown[];
+    expect(status).toMatchObject({ lun: '0', state: 'ready' });
+    const wrong = await place.cli('status', place.mountpoint, '--lun', '9');
+    expect(wrong.status).toBe(1);
+    expect(wrong.stderr).toMatch(/no such target or LUN/);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+});
+
+describe('iserfs target', () => {
+  it('offers files and memory to a mount, and keeps what was written to the file', async () => {
+    await using place = new Place();
+    const file = place.workdir.join('disk.img');
+    const child = spawnGuarded(
+      process.execPath,
+      [
+        cliPath,
+        'target',
+        '--listen',
+        '127.0.0.1:0',
+        '--file',
+        `${file},size=4M,block-size=4096`,
+        '--memory',
+        '3T',
+        '--memory',
+        `1M,target=${LOCKED}`,
+      ],
+      { env: place.env },
+    );
+    const done = ended(child);
+    let stdout = '';
+    child.stdout.on('data', (text: Buffer) => {
+      stdout += text.toString();
+    });
+    const portal = await waitFor(async () => /^(\S+),1 .*\n.*locked\n/.exec(stdout)?.[1], {
+      withinMs: 10_000,
+      what: 'the portal',
+    });
+    const { stdout: images } = await place.mount('--portal', portal);
+    const [disk = '', huge = '', other = ''] = images.trimEnd().split('\n');
+    expect(other).toContain(LOCKED);
+    expect(await runChecked('stat', ['-c', '%s', huge])).toBe(`${3 * 2 ** 40}\n`);
+    const data = place.workdir.file('data', PATTERN);
+    await runChecked('dd', [`if=${data}`, `of=${disk}`, 'bs=4096', 'seek=5', 'conv=notrunc,fsync']);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+    child.kill('SIGINT');
+    expect(await done).toEqual({ status: 0, signal: null });
+    expect(
+      readFileSync(file)
+        .subarray(5 * 4096, 6 * 4096)
+        .equals(PATTERN),
+    ).toBe(true);
+  });
+
+  it.each<[what: string, args: string[], line: RegExp]>([
+    ['a file that is not there', ['--file', '/nowhere/disk.img'], /\/nowhere\/disk\.img/],
+    ['an address that is not ours', ['--listen', '192.0.2.1:3260', '--memory', '1M'], /192\.0\.2\.1/],
+    ['a LUN twice', ['--memory', '1M,lun=1', '--memory', '1M,lun=1'], /LUN 1 .* twice/],
+    ['a size that is no number of blocks', ['--memory', '1000'], /multiple of the block size/],
+  ])('says what is wrong with %s', async (_what, args, line) => {
+    await using place = new Place();
+    const outcome = await place.cli('target', ...(args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0']), ...args);
+    expect(outcome.status, describeOutcome(outcome)).toBe(1);
+    expect(outcome.stderr).toMatch(line);
+    expect(outcome.stderr).not.toMatch(/internal error|^\s+at /m);
+  });
+});
+
+describe('the demo', () => {
+  it('mounts a disk with files in it and leaves nothing behind', async () => {
+    await using place = new Place();
+    await using mount = await MountProcess.start({
+      mountpoint: place.mountpoint,
+      args: ['--demo'],
+      env: { ...place.env, TMPDIR: place.workdir.folder('tmp') },
+    });
+    const image = join(place.mountpoint, 'iqn.2026-01.org.iserfs:demo', 'lun0', 'image');
+    await waitFor(async () => mount.stderr.includes(`dd if=${image}`), { withinMs: 5000, what: 'the hints' });
+    expect(await runChecked('debugfs', ['-R', 'cat /docs/hello.txt', image])).toBe('Hello from a LUN.\n');
+    mount.signal('SIGINT');
+    expect(await mount.exit()).toEqual({ status: 0, signal: null });
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(readdirSync(place.workdir.join('tmp'))).toEqual([]);
+  });
+});
