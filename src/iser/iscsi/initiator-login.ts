@@ -251,6 +251,9 @@ export class InitiatorLogin {
       });
     }
     if (chap === undefined) throw new IserfsError('authentication-failed', NO_CREDENTIALS, { hint: CREDENTIALS_HINT });
+    if (method === 'Reject') {
+      throw new IserfsError('authentication-failed', `the target takes no AuthMethod of ${this.#authMethods().join(', ')}`);
+    }
     throw new ProtocolError(`AuthMethod=${method.slice(0, 100)} was not offered`, 'RFC 7143 §12.1');
   }
 
@@ -398,7 +401,7 @@ export class InitiatorLogin {
     const inWords = { code: 'authentication-failed', text: 'authentication failed' } as const;
     if (chap.algorithm === undefined) {
       const explanation = `the target takes none of the CHAP algorithms ${chap.offered.join(', ')}`;
-      return loginError(statusClass, statusDetail, { ...inWords, explanation });
+      return loginError(statusClass, statusDetail, { ...inWords, explanation, hint: 'Allow one of them at the target.' });
     }
     const others = chap.offered.filter((algorithm) => algorithm !== 'SHA-256');
     if (statusDetail === 0 && chap.algorithm === 'SHA-256' && others.length > 0) this.#chapRetry = others;
