@@ -59,6 +59,13 @@ function wire(source: Pdu, digests: Digests = NO_DIGESTS): Uint8Array {
   return join(...encodePdu(source, digests));
 }
 
+/** As `toEqual`, for large data a hundred times as fast. */
+function expectSame(actual: readonly Pdu[], expected: readonly Pdu[]): void {
+  const withoutData = (pdus: readonly Pdu[]) => pdus.map((each) => ({ ...each, data: each.data.length }));
+  expect(withoutData(actual)).toEqual(withoutData(expected));
+  for (const [index, each] of actual.entries()) expect(Buffer.compare(each.data, expected[index]?.data ?? hex(''))).toBe(0);
+}
+
 function pattern(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, index) => (index * 7 + (index >> 8)) & 0xff);
 }
@@ -221,8 +228,8 @@ describe('placement', () => {
       return memory.subarray(100, 100 + announced);
     };
     fill(reader, wire(dataIn, BOTH), most);
-    expect(sink.pdus).toEqual([dataIn]);
-    expect(memory.subarray(100, 100 + length)).toEqual(data);
+    expectSame(sink.pdus, [dataIn]);
+    expect(Buffer.compare(memory.subarray(100, 100 + length), data)).toBe(0);
     expect(memory.subarray(0, 100)).toEqual(new Uint8Array(100));
     expect(memory.subarray(100 + length)).toEqual(new Uint8Array(100));
   });
@@ -240,7 +247,7 @@ describe('placement', () => {
     reader.filled(length - 110);
     expect(reader.nextBuffer().buffer).not.toBe(memory.buffer);
     fill(reader, bytes.subarray(48 + length - 100));
-    expect(memory).toEqual(data);
+    expect(Buffer.compare(memory, data)).toBe(0);
     expect(sink.pdus).toHaveLength(1);
   });
 
@@ -273,7 +280,7 @@ describe('placement', () => {
     expect(reader.discardData(9)).toBe(true);
     expect(reader.nextBuffer().buffer).not.toBe(memory.buffer);
     fill(reader, join(bytes.subarray(52 + 1000), wire(pdu({ opcode: 'nop-in' }), BOTH)));
-    expect(memory.subarray(1000)).toEqual(new Uint8Array(length - 1000));
+    expect(Buffer.compare(memory.subarray(1000), new Uint8Array(length - 1000))).toBe(0);
     expect(sink.pdus.map(({ opcode }) => opcode)).toEqual(['data-in', 'nop-in']);
   });
 
@@ -320,7 +327,7 @@ describe('pauses', () => {
     reader.resume();
     next.set(bytes.subarray(head.length));
     reader.filled(bytes.length - head.length);
-    expect(sink.pdus).toEqual([first, second, third]);
+    expectSame(sink.pdus, [first, second, third]);
   });
 
   it('applies digests that are agreed on while it is paused to what has waited', () => {
