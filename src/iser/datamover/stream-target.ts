@@ -22,7 +22,9 @@ export class StreamTarget extends StreamDatamover<PutToken> implements TargetDat
   }
 
   sendControl(pdu: TargetControlPdu): void {
-    if (this.isOpen) this.enqueue(pdu, undefined);
+    if (!this.isOpen) return;
+    const counted = pdu.opcode === 'scsi-response' ? { ...pdu, expDataSn: this.#sequence.dataPduCount(pdu.itt) } : pdu;
+    this.enqueue(counted, undefined);
   }
 
   putData(task: TargetTask, offset: number, data: Uint8Array): Promise<void> {

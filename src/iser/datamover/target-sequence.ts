@@ -248,6 +248,11 @@ export class TargetSequence {
     });
   }
 
+  /** R2T and Data-In PDUs of the task so far: the ExpDataSN of its status (RFC 7143 §11.4.8). 0 where there is no such task. */
+  dataPduCount(itt: number): number {
+    return this.#tasks.get(itt)?.dataSn ?? 0;
+  }
+
   /** Whether Data-In of the task is queued that its status must not overtake. */
   hasQueuedDataIn(itt: number): boolean {
     return this.#puts.some(({ task }) => task.itt === itt);

@@ -107,6 +107,19 @@ describe('putData', () => {
     ]);
   });
 
+  it('is counted for the status', async () => {
+    arrive(read(1536));
+    expect(sequence.dataPduCount(1)).toBe(0);
+    const put = sequence.putData(1, 0, pattern(1536));
+    for (let next = sequence.nextPdu(NUMBERING); next !== undefined; next = sequence.nextPdu(NUMBERING)) {
+      if (next.token !== undefined) sequence.sent(next.token);
+    }
+    await put;
+    expect(sequence.dataPduCount(1)).toBe(3);
+    sequence.deallocate(1, GONE);
+    expect(sequence.dataPduCount(1)).toBe(0);
+  });
+
   it('lends the memory itself and resolves only when all of it is sent', async () => {
     const data = pattern(700);
     arrive(read(700));
