@@ -24,6 +24,7 @@ const MOST_STREAMS = 16;
 /** How far the reads of one confirmed stream may overtake each other: the kernel sends several at once. */
 const SLACK = 512 * 1024;
 const FIRST_WINDOW = 128 * 1024;
+const ALIGNMENT = 256 * 1024;
 
 export class ReadAhead {
   readonly #limit: number;
@@ -63,11 +64,17 @@ export class ReadAhead {
     if (stream.window === 0) stream.window = Math.min(this.#limit, Math.max(FIRST_WINDOW, 2 * length));
     // Half a window is left: the next one has the time that it takes to read that half.
     if (from - stream.next > stream.window / 2) return undefined;
-    const to = stream.next + stream.window;
+    const to = alignedEnd(from, stream.next + stream.window);
     stream.ahead = to;
     stream.window = Math.min(this.#limit, stream.window * 2);
     return to > from ? { offset: from, length: to - from } : undefined;
   }
+}
+
+/** `to`, or a little less where that lets the next stretch begin at a boundary: one command for each of the cache's large slots. */
+function alignedEnd(from: number, to: number): number {
+  const aligned = to - (to % ALIGNMENT);
+  return aligned > from ? aligned : to;
 }
 
 function belongs(stream: Stream, offset: number, end: number): boolean {

@@ -15,16 +15,18 @@ interface Write {
   failed: boolean;
 }
 
+const STRETCH = 64;
+
 export class WriteHistory {
   readonly #initial: Uint8Array;
-  /** For each byte the writes that covered it and have ended, in that order. */
-  readonly #byByte: Write[][];
+  /** For each stretch of `STRETCH` bytes the writes that touched it and have ended, in that order. */
+  readonly #ended: Write[][];
   readonly #underWay = new Set<Write>();
   #now = 0;
 
   constructor(initial: Uint8Array) {
     this.#initial = Uint8Array.from(initial);
-    this.#byByte = Array.from(initial, () => []);
+    this.#ended = Array.from({ length: Math.ceil(initial.length / STRETCH) }, () => []);
   }
 
   /** The present moment; also makes it pass. */
@@ -45,7 +47,8 @@ export class WriteHistory {
       write.ended = this.tick();
       write.failed = outcome === 'failed';
       this.#underWay.delete(write);
-      for (let at = offset; at < offset + data.length; at++) this.#byByte[at]?.push(write);
+      const last = Math.floor((offset + data.length - 1) / STRETCH);
+      for (let stretch = Math.floor(offset / STRETCH); stretch <= last; stretch++) this.#ended[stretch]?.push(write);
     };
   }
 
@@ -64,11 +67,12 @@ export class WriteHistory {
     for (const write of this.#underWay) {
       if (write.begun <= until && write.data[at - write.offset] === value) return true;
     }
-    const writes = this.#byByte[at] ?? [];
+    const writes = this.#ended[Math.floor(at / STRETCH)] ?? [];
     for (let index = writes.length - 1; index >= 0; index--) {
       const write = writes[index];
-      if (write === undefined || write.begun > until) continue;
-      if (write.data[at - write.offset] === value) return true;
+      const inside = at - (write?.offset ?? at + 1);
+      if (write === undefined || write.begun > until || inside < 0 || inside >= write.data.length) continue;
+      if (write.data[inside] === value) return true;
       // Everything older was overwritten for certain by this one.
       if (!write.failed && write.ended <= since) return false;
     }

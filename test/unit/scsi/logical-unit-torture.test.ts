@@ -41,7 +41,7 @@ const scenarios: Record<string, Scenario> = {
     retainedLimit: 1024 * 1024,
     cacheBytes: 0,
     faults: everyFault,
-    operations: 400,
+    operations: 250,
   },
   'a volatile cache, FUA and few copies': {
     blockLength: 512,
@@ -52,16 +52,16 @@ const scenarios: Record<string, Scenario> = {
     cacheBytes: 0,
     faults: everyFault,
     maximumTransferBlocks: 5,
-    operations: 400,
+    operations: 250,
   },
   'a volatile cache behind the block cache': {
     blockLength: 512,
-    blocks: 1024,
+    blocks: 640,
     volatileCache: true,
     retainedLimit: 1024 * 1024,
     cacheBytes: 256 * 1024,
     faults: everyFault,
-    operations: 400,
+    operations: 250,
   },
   'no volatile cache and blocks of 4096 bytes': {
     blockLength: 4096,
@@ -70,7 +70,7 @@ const scenarios: Record<string, Scenario> = {
     retainedLimit: 1024 * 1024,
     cacheBytes: 128 * 1024,
     faults: ['nexus-loss'],
-    operations: 400,
+    operations: 250,
   },
   'a session that is given up and comes back': {
     blockLength: 512,
@@ -79,7 +79,7 @@ const scenarios: Record<string, Scenario> = {
     retainedLimit: 1024 * 1024,
     cacheBytes: 64 * 1024,
     faults: ['give-up', 'crash', 'nexus-loss'],
-    operations: 300,
+    operations: 200,
   },
   'a target without LOGICAL UNIT RESET': {
     blockLength: 512,
@@ -93,7 +93,7 @@ const scenarios: Record<string, Scenario> = {
   },
 };
 
-const SEEDS_PER_SCENARIO = Number(process.env['TORTURE_SEEDS'] ?? 2);
+const SEEDS_PER_SCENARIO = Number(process.env['TORTURE_SEEDS'] ?? 3);
 const FIRST_SEED = Number(process.env['TORTURE_FIRST_SEED'] ?? 1);
 const WORKERS = 6;
 

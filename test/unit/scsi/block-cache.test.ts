@@ -1,0 +1,475 @@
+import { describe, expect, it } from 'vitest';
+import { errorCode } from '../../../src/errors.ts';
+import { BlockCache, type CacheableDevice, type CachedDevice } from '../../../src/scsi/block-cache.ts';
+import type { Lease } from '../../../src/scsi/block-device.ts';
+import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
+import type { DeviceChangeListener } from '../../../src/scsi/device-change.ts';
+import { MemoryDevice } from '../../support/memory-device.ts';
+import { between, randomBytes, seededRandom } from '../../support/seeded-random.ts';
+import { settle } from '../../support/virtual-clock.ts';
+import { WriteHistory } from '../../support/write-history.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+function bench(options: { size?: number; bytes?: number; readahead?: number; shared?: boolean } = {}) {
+  const device = new MemoryDevice(options.size ?? 4 * MIB);
+  const pool = new BufferPool();
+  const cache = new BlockCache({ pool, bytes: options.bytes ?? 8 * MIB, readahead: options.readahead ?? 0 });
+  return { device, pool, cache, cached: cache.attach(device, { shared: options.shared ?? false }) };
+}
+
+async function bytesOf(lease: Promise<Lease>): Promise<Buffer> {
+  const { segments, release } = await lease;
+  const bytes = Buffer.concat(segments);
+  release();
+  return bytes;
+}
+
+/** `toEqual` takes seconds for megabytes. */
+function expectBytes(actual: Uint8Array, expected: Uint8Array): void {
+  expect(Buffer.compare(actual, expected), 'the same bytes').toBe(0);
+}
+
+const readsOf = (device: MemoryDevice) => device.calls.filter(({ kind }) => kind === 'read');
+
+/** Reads until something changes nothing any more. */
+async function finishAll(device: MemoryDevice): Promise<void> {
+  while (device.pending.length > 0) {
+    for (const call of [...device.pending]) call.finish();
+    await settle();
+  }
+}
+
+describe('reading through the cache', () => {
+  it.each([
+    [0, 1],
+    [4095, 2],
+    [65_530, 12],
+    [100_000, 300_000],
+    [4 * MIB - 5, 5],
+    [0, 1 * MIB],
+  ])('gives the bytes at %i, %i of them, once from the device and then from memory', async (offset, length) => {
+    const { device, cached } = bench();
+    const expected = device.bytes.slice(offset, offset + length);
+    expectBytes(await bytesOf(cached.read(offset, length)), expected);
+    const commands = device.calls.length;
+    expectBytes(await bytesOf(cached.read(offset, length)), expected);
+    expect(device.calls.length).toBe(commands);
+    expect(cached.stats).toMatchObject({ hits: 1, misses: 1 });
+  });
+
+  it('fetches no more than the pages that a small read touches', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(70_000, 10));
+    expect(device.calls.map(({ offset, length }) => [offset, length])).toEqual([[69_632, 4096]]);
+    await bytesOf(cached.read(65_536, 16_384));
+    expect(device.calls.slice(1).map(({ offset, length }) => [offset, length])).toEqual([
+      [65_536, 4096],
+      [73_728, 8192],
+    ]);
+  });
+
+  it('makes one command of a read of 256 KiB', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(256 * KIB, 256 * KIB));
+    expect(device.calls.length).toBe(1);
+  });
+
+  it('shares one command among concurrent readers of a block', async () => {
+    const { device, cached } = bench();
+    device.holds = true;
+    const reads = [cached.read(0, 4096), cached.read(100, 50), cached.read(0, 4096)].map(bytesOf);
+    await settle();
+    expect(device.pending.length).toBe(1);
+    await finishAll(device);
+    const [one, two, three] = await Promise.all(reads);
+    expectBytes(one ?? Buffer.alloc(0), device.bytes.slice(0, 4096));
+    expectBytes(two ?? Buffer.alloc(0), device.bytes.slice(100, 150));
+    expectBytes(three ?? Buffer.alloc(0), device.bytes.slice(0, 4096));
+  });
+
+  it('fails all readers of a fill that fails, and asks again afterwards', async () => {
+    const { device, cached, pool } = bench();
+    device.holds = true;
+    const reads = [bytesOf(cached.read(0, 4096)), bytesOf(cached.read(0, 10))];
+    const codes = Promise.all(reads.map((read) => read.catch((error: unknown) => String(error))));
+    await settle();
+    device.pending[0]?.fail(new Error('no luck'));
+    expect(await codes).toEqual(['Error: no luck', 'Error: no luck']);
+    expect(pool.bytesInUse).toBe(0);
+    device.holds = false;
+    expectBytes(await bytesOf(cached.read(0, 10)), device.bytes.slice(0, 10));
+  });
+
+  it('lets one reader go without the others', async () => {
+    const { device, cached } = bench();
+    device.holds = true;
+    const abort = new AbortController();
+    const impatient = cached.read(0, 10, { signal: abort.signal }).catch(errorCode);
+    const patient = bytesOf(cached.read(0, 10));
+    await settle();
+    abort.abort();
+    expect(await impatient).toBe('aborted');
+    await finishAll(device);
+    expectBytes(await patient, device.bytes.slice(0, 10));
+  });
+
+  it.each([
+    [-1, 1],
+    [4 * MIB, 1],
+    [4 * MIB - 1, 2],
+    [0.5, 1],
+  ])('refuses the range at %d of %i bytes', async (offset, length) => {
+    expect(await bench().cached.read(offset, length).catch(errorCode)).toBe('out-of-range');
+  });
+
+  it('throws when a lease is released twice', async () => {
+    const lease = await bench().cached.read(0, 10);
+    lease.release();
+    expect(() => lease.release()).toThrow('twice');
+  });
+});
+
+describe('the bound of the cache', () => {
+  it('holds over all devices', async () => {
+    const pool = new BufferPool();
+    const cache = new BlockCache({ pool, bytes: 512 * KIB, readahead: 0 });
+    const devices = [new MemoryDevice(2 * MIB), new MemoryDevice(2 * MIB)].map((device) => cache.attach(device));
+    for (let block = 0; block < 32; block++) {
+      for (const device of devices) {
+        await bytesOf(device.read(block * 64 * KIB, 64 * KIB));
+        expect(pool.bytesInUse).toBeLessThanOrEqual(512 * KIB);
+        cache.checkInvariants();
+      }
+    }
+    expect(cache.stats.bytes).toBe(512 * KIB);
+    expect(cache.stats.evictions).toBeGreaterThan(0);
+  });
+
+  it('does not take memory from under a lease', async () => {
+    const { device, cached, cache, pool } = bench({ bytes: 256 * KIB });
+    const lease = await cached.read(0, 1000);
+    for (let block = 1; block < 20; block++) await bytesOf(cached.read(block * 64 * KIB, 64 * KIB));
+    expect(cache.stats.limboBytes).toBe(64 * KIB);
+    expectBytes(Buffer.concat(lease.segments), device.bytes.slice(0, 1000));
+    lease.release();
+    expect(cache.stats.limboBytes).toBe(0);
+    expect(pool.bytesInUse).toBe(256 * KIB);
+  });
+
+  it('reads past the cache while too much of it is leased out', async () => {
+    const { device, cached, cache } = bench({ bytes: 256 * KIB });
+    const leases: Lease[] = [];
+    for (let block = 0; block < 30; block++) leases.push(await cached.read(block * 64 * KIB, 64 * KIB));
+    expect(cache.stats.limboBytes).toBeLessThanOrEqual(256 * KIB);
+    for (const [block, lease] of leases.entries()) {
+      expectBytes(Buffer.concat(lease.segments), device.bytes.slice(block * 64 * KIB, (block + 1) * 64 * KIB));
+      lease.release();
+    }
+    cache.checkInvariants();
+  });
+
+  it('is not spoilt by a read that is larger than half of it', async () => {
+    const { device, cached, cache } = bench({ bytes: 256 * KIB });
+    await bytesOf(cached.read(0, 4096));
+    expectBytes(await bytesOf(cached.read(0, 2 * MIB + 5)), device.bytes.slice(0, 2 * MIB + 5));
+    expect(cache.stats.slots).toBe(1);
+  });
+
+  it.each([
+    ['of size 0', { bytes: 0 }],
+    ['of a shared device', { shared: true }],
+  ])('answers nothing from a cache %s, with one command per read', async (_name, options) => {
+    const { device, cached, pool } = bench(options);
+    for (let turn = 0; turn < 2; turn++) {
+      expectBytes(await bytesOf(cached.read(1000, 100_000)), device.bytes.slice(1000, 101_000));
+    }
+    expect(device.calls.map(({ offset, length }) => [offset, length])).toEqual([
+      [1000, 100_000],
+      [1000, 100_000],
+    ]);
+    expect(pool.bytesInUse).toBe(0);
+    expect(cached.stats).toMatchObject({ hits: 0, misses: 2 });
+  });
+
+  it('gives direct reads their memory back also where one of several commands fails', async () => {
+    const { device, cached, pool } = bench({ bytes: 0 });
+    device.holds = true;
+    const read = cached.read(0, 2 * MIB).catch((error: unknown) => String(error));
+    await settle();
+    expect(device.pending.length).toBe(2);
+    device.pending[0]?.fail(new Error('no luck'));
+    await settle();
+    expect(pool.bytesInUse).toBe(2 * MIB);
+    await finishAll(device);
+    expect(await read).toBe('Error: no luck');
+    expect(pool.bytesInUse).toBe(0);
+  });
+});
+
+describe('writing through the cache', () => {
+  const news = new Uint8Array(100).fill(255);
+
+  it('reaches the device first, and then what is held', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(0, 200_000));
+    device.holds = true;
+    const write = cached.write(65_500, news);
+    await settle();
+    expect((await bytesOf(cached.read(65_500, 1)))[0]).not.toBe(255);
+    await finishAll(device);
+    await write;
+    expectBytes(await bytesOf(cached.read(65_500, 100)), news);
+    expect(readsOf(device).length).toBe(1);
+    expectBytes(device.bytes.slice(65_500, 65_600), news);
+  });
+
+  it('does not change what a reader holds', async () => {
+    const { device, cached } = bench();
+    const before = device.bytes.slice(0, 200);
+    const lease = await cached.read(0, 200);
+    await cached.write(50, news);
+    expectBytes(Buffer.concat(lease.segments), before);
+    lease.release();
+    expectBytes(await bytesOf(cached.read(50, 100)), news);
+  });
+
+  it('is seen by whoever reads after it, whatever a fill that began before it brings', async () => {
+    const { device, cached } = bench();
+    device.holds = true;
+    const early = bytesOf(cached.read(0, 4096));
+    await settle();
+    const [fill] = device.pending;
+    // The device has the old bytes on their way when the write overtakes them.
+    const stale = device.bytes.slice(0, 4096);
+    const write = cached.write(0, news);
+    await settle();
+    device.pending[1]?.finish();
+    await write;
+    const fresh = bytesOf(cached.read(0, 100));
+    const current = device.bytes;
+    device.bytes = Uint8Array.from(current);
+    device.bytes.set(stale);
+    fill?.finish();
+    device.bytes = current;
+    await settle();
+    await finishAll(device);
+    expectBytes(await early, stale);
+    expectBytes(await fresh, news);
+    device.holds = false;
+    expectBytes(await bytesOf(cached.read(0, 100)), news);
+  });
+
+  it('takes its range out of the cache when it fails', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(0, 4096));
+    device.holds = true;
+    const write = cached.write(0, news).catch((error: unknown) => String(error));
+    await settle();
+    // The device took the data and then reported a failure.
+    device.bytes.set(news);
+    device.pending[0]?.fail(new Error('no luck'));
+    expect(await write).toBe('Error: no luck');
+    device.holds = false;
+    expectBytes(await bytesOf(cached.read(0, 100)), news);
+  });
+});
+
+describe('dropping what is held', () => {
+  async function readsAfter(action: (cached: CachedDevice) => void): Promise<number> {
+    const { device, cached } = bench();
+    cached.opened();
+    await bytesOf(cached.read(0, 4096));
+    action(cached);
+    await bytesOf(cached.read(0, 4096));
+    return readsOf(device).length;
+  }
+
+  it('happens at the first open', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(0, 4096));
+    device.bytes[0] = 77;
+    cached.opened();
+    expect((await bytesOf(cached.read(0, 1)))[0]).toBe(77);
+  });
+
+  it('does not happen at the second', async () => {
+    expect(await readsAfter((cached) => cached.opened())).toBe(1);
+  });
+
+  it('happens when it is opened again after the last close', async () => {
+    expect(
+      await readsAfter((cached) => {
+        cached.closed();
+        cached.opened();
+      }),
+    ).toBe(2);
+  });
+
+  it('happens when the device says that its contents may differ', async () => {
+    const listeners = new Set<DeviceChangeListener>();
+    const device: CacheableDevice & MemoryDevice = Object.assign(new MemoryDevice(1 * MIB), {
+      onChange: (listener: DeviceChangeListener) => {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+    });
+    const pool = new BufferPool();
+    const cached = new BlockCache({ pool, bytes: 1 * MIB, readahead: 0 }).attach(device);
+    await bytesOf(cached.read(0, 4096));
+    for (const listener of listeners) listener({ type: 'state' });
+    expect(pool.bytesInUse).toBe(64 * KIB);
+    for (const listener of listeners) listener({ type: 'contents' });
+    expect(pool.bytesInUse).toBe(0);
+    cached.detach();
+    expect(listeners.size).toBe(0);
+  });
+
+  it('leaves the other devices alone', async () => {
+    const pool = new BufferPool();
+    const cache = new BlockCache({ pool, bytes: 1 * MIB, readahead: 0 });
+    const [one, other] = [cache.attach(new MemoryDevice(1 * MIB)), cache.attach(new MemoryDevice(1 * MIB))];
+    for (const device of [one, other]) await bytesOf(device.read(0, 4096));
+    one.invalidate();
+    await bytesOf(other.read(0, 4096));
+    expect(other.stats.hits).toBe(1);
+    expect(cache.stats.slots).toBe(1);
+  });
+
+  it('is no harm to a read that is under way', async () => {
+    const { device, cached, pool } = bench();
+    device.holds = true;
+    const read = bytesOf(cached.read(0, 4096));
+    await settle();
+    cached.invalidate();
+    await finishAll(device);
+    expectBytes(await read, device.bytes.slice(0, 4096));
+    expect(pool.bytesInUse).toBe(0);
+  });
+});
+
+describe('reading ahead', () => {
+  it('has what a sequential reader asks for next', async () => {
+    const { device, cached } = bench({ size: 8 * MIB, bytes: 16 * MIB, readahead: 1 * MIB });
+    for (let offset = 0; offset < 8 * MIB; offset += 64 * KIB) {
+      expectBytes(await bytesOf(cached.read(offset, 64 * KIB)), device.bytes.slice(offset, offset + 64 * KIB));
+      await settle();
+    }
+    expect(cached.stats.hits).toBeGreaterThan(120);
+    // Every byte once, none beyond the end, in commands that grow.
+    expect(readsOf(device).reduce((sum, { length }) => sum + length, 0)).toBe(8 * MIB);
+    expect(readsOf(device).length).toBeLessThan(50);
+  });
+
+  it('has several commands in flight', async () => {
+    const { device, cached } = bench({ size: 8 * MIB, bytes: 16 * MIB, readahead: 2 * MIB });
+    for (let offset = 0; offset < 2 * MIB; offset += 128 * KIB) await bytesOf(cached.read(offset, 128 * KIB));
+    device.holds = true;
+    const read = bytesOf(cached.read(2 * MIB, 128 * KIB));
+    for (let offset = 2 * MIB + 128 * KIB; device.pending.length < 4 && offset < 4 * MIB; offset += 128 * KIB) {
+      void bytesOf(cached.read(offset, 128 * KIB));
+      await settle();
+    }
+    expect(device.pending.length).toBeGreaterThanOrEqual(4);
+    await finishAll(device);
+    await read;
+  });
+
+  it('fetches nothing for random readers', async () => {
+    const { cached } = bench({ readahead: 1 * MIB });
+    const random = seededRandom(4);
+    for (let turn = 0; turn < 100; turn++) await bytesOf(cached.read(between(random, 0, 4 * MIB - 4096), 4096));
+    expect(cached.stats.readaheadBytes).toBe(0);
+  });
+
+  it('keeps a failure to itself', async () => {
+    const { device, cached, cache } = bench({ readahead: 1 * MIB });
+    await bytesOf(cached.read(0, 64 * KIB));
+    device.holds = true;
+    const read = bytesOf(cached.read(64 * KIB, 64 * KIB));
+    await settle();
+    const [asked, ...ahead] = [...device.pending];
+    expect(ahead.length).toBeGreaterThan(0);
+    for (const call of ahead) call.fail(new Error('no luck'));
+    asked?.finish();
+    expectBytes(await read, device.bytes.slice(64 * KIB, 128 * KIB));
+    device.holds = false;
+    expectBytes(await bytesOf(cached.read(128 * KIB, 64 * KIB)), device.bytes.slice(128 * KIB, 192 * KIB));
+    cache.checkInvariants();
+  });
+});
+
+describe('under random load', () => {
+  it.each([1, 2, 3])('never gives what it must not, seed %i', async (seed) => {
+    const random = seededRandom(seed);
+    const { device, cached, cache, pool } = bench({
+      size: 1 * MIB,
+      bytes: between(random, 1, 8) * 128 * KIB,
+      readahead: random() < 0.5 ? 256 * KIB : 0,
+    });
+    const history = new WriteHistory(device.bytes);
+    const problems: string[] = [];
+    device.holds = true;
+    let running = 0;
+    const run = async (work: () => Promise<void>) => {
+      running++;
+      await work();
+      running--;
+    };
+    const read = async (offset: number, length: number) => {
+      const since = history.tick();
+      const lease = await cached.read(offset, length);
+      const seen = Buffer.concat(lease.segments);
+      const bad = history.firstImpossible(offset, seen, since, history.tick());
+      if (bad !== undefined) problems.push(`a read of ${length} at ${offset} saw the impossible at ${bad}`);
+      if (random() < 0.5) await settle();
+      if (!seen.equals(Buffer.concat(lease.segments))) problems.push('a lease changed');
+      lease.release();
+    };
+    const writing: { offset: number; end: number }[] = [];
+    const write = async (offset: number, length: number) => {
+      // The device under a cache keeps overlapping writes apart, as a logical unit does with its range lock.
+      if (writing.some((other) => other.offset < offset + length && other.end > offset)) return;
+      const range = { offset, end: offset + length };
+      writing.push(range);
+      const data = randomBytes(random, length);
+      const end = history.begin(offset, data);
+      await cached.write(offset, data).then(
+        () => end('acknowledged'),
+        () => end('failed'),
+      );
+      writing.splice(writing.indexOf(range), 1);
+    };
+    for (let turn = 0; turn < 600; turn++) {
+      const length = random() < 0.8 ? between(random, 1, 8192) : between(random, 1, 300_000);
+      const offset = random() < 0.5 ? between(random, 0, 20) * 8192 : between(random, 0, 1 * MIB - length);
+      if (running < 8) void run(() => (random() < 0.6 ? read(offset, length) : write(offset, length)));
+      await new Promise((resolve) => setImmediate(resolve));
+      while (device.pending.length > 0 && random() < 0.7) {
+        const call = device.pending[between(random, 0, device.pending.length - 1)];
+        // A read must not overtake a write that it overlaps, nor the reverse: the range lock's part again.
+        const index = call === undefined ? -1 : device.pending.indexOf(call);
+        const blocked = device.pending
+          .slice(0, index)
+          .some((earlier) => call !== undefined && (earlier.kind === 'write' || call.kind === 'write') && overlap(earlier, call));
+        if (call === undefined || blocked) continue;
+        if (call.kind === 'write' && random() < 0.1) call.fail(new Error('no luck'));
+        else call.finish();
+      }
+      cache.checkInvariants();
+    }
+    while (running > 0) {
+      device.pending[0]?.finish();
+      await settle();
+    }
+    await finishAll(device);
+    expect(problems).toEqual([]);
+    cached.invalidate();
+    expect(pool.bytesInUse).toBe(0);
+  });
+});
+
+function overlap(one: { offset: number; length: number }, other: { offset: number; length: number }): boolean {
+  return one.offset < other.offset + other.length && other.offset < one.offset + one.length;
+}
