@@ -66,6 +66,11 @@ export class OpenImage {
     for (const handle of this.#handles) if (handle !== teller) handle.note(error);
   }
 
+  /** An error that nobody was told directly. */
+  noteForAll(error: unknown): void {
+    for (const handle of this.#handles) handle.note(error);
+  }
+
   /** Resolves when the writes that are under way now have ended: all, or those of one handle. */
   async writesEnded(of?: FileHandle): Promise<void> {
     const pending: Promise<void>[] = [];

@@ -26,6 +26,8 @@ export interface ImageFile {
   opened?(): void | Promise<void>;
   /** The last handle was closed. */
   closed?(): void;
+  /** Calls `listener` when a write that was acknowledged turns out to have failed. Where nobody listens, the next flush fails instead. */
+  onWriteError?(listener: (error: Error) => void): () => void;
 }
 
 export interface OperationsOptions {
@@ -45,6 +47,8 @@ interface Image {
   readonly open: OpenImage;
   /** Settles when the device has heard that the image is open; undefined while it is closed. */
   ready: Promise<void> | undefined;
+  /** Ends the listening for write errors; undefined while there is nobody to tell of them. */
+  stopListening: (() => void) | undefined;
 }
 
 interface OpenHandle {
@@ -71,8 +75,12 @@ export class Operations implements FuseUpcalls {
   /** Serves `inode` from `device` from now on, also for handles that are open already. */
   attach(inode: number, device: ImageFile): void {
     const image = this.#images.get(inode);
-    if (image === undefined) this.#images.set(inode, { inode, device, open: new OpenImage(), ready: undefined });
-    else image.device = device;
+    if (image === undefined) {
+      this.#images.set(inode, { inode, device, open: new OpenImage(), ready: undefined, stopListening: undefined });
+      return;
+    }
+    image.device = device;
+    if (image.open.handles.size > 0) listen(image);
   }
 
   /** The device is gone: what comes for its open handles fails with ENXIO, until `attach` brings it back. */
@@ -80,6 +88,7 @@ export class Operations implements FuseUpcalls {
     const image = this.#images.get(inode);
     if (image === undefined) return;
     image.device = undefined;
+    listen(image);
     if (image.open.handles.size === 0) this.#images.delete(inode);
   }
 
@@ -148,6 +157,7 @@ export class Operations implements FuseUpcalls {
     if (isWritable && image.device.info.writeProtected) return -Errno.EROFS;
     const handle = image.open.open(isWritable);
     this.#handles.set(request.handle, { image, handle });
+    if (image.stopListening === undefined) listen(image);
     try {
       image.ready ??= Promise.resolve(image.device.opened?.());
       await image.ready;
@@ -218,10 +228,18 @@ export class Operations implements FuseUpcalls {
     this.#handles.delete(handleNumber);
     image.open.close(handle);
     if (image.open.handles.size > 0) return;
+    image.stopListening?.();
+    image.stopListening = undefined;
     image.ready = undefined;
     if (image.device === undefined) this.#images.delete(image.inode);
     else image.device.closed?.();
   }
+}
+
+/** Has all open handles told of writes that fail after they were acknowledged; by the device that is there now, if one is. */
+function listen(image: Image): void {
+  image.stopListening?.();
+  image.stopListening = image.device?.onWriteError?.((error) => image.open.noteForAll(error));
 }
 
 /** Whether a failed write may have changed or lost bytes, so that others who have the image open must hear of it. */

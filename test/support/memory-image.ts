@@ -28,6 +28,8 @@ export class MemoryImage implements ImageFile {
   readonly writeFailures: unknown[] = [];
   readonly flushFailures: unknown[] = [];
   readonly openFailures: unknown[] = [];
+  /** Who listens for failures of writes that were acknowledged. */
+  readonly writeErrorListeners = new Set<(error: Error) => void>();
 
   constructor(size: number) {
     this.bytes = new Uint8Array(size).map((_, offset) => (offset * 7 + (offset >>> 8)) & 0xff);
@@ -59,6 +61,11 @@ export class MemoryImage implements ImageFile {
   async flush(): Promise<void> {
     this.flushes++;
     if (this.flushFailures.length > 0) throw this.flushFailures.shift();
+  }
+
+  onWriteError(listener: (error: Error) => void): () => void {
+    this.writeErrorListeners.add(listener);
+    return () => this.writeErrorListeners.delete(listener);
   }
 
   async opened(): Promise<void> {

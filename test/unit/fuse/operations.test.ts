@@ -275,6 +275,46 @@ describe('a flush error', () => {
   });
 });
 
+describe('a write that fails after it was acknowledged', () => {
+  const report = () => {
+    for (const listener of image.writeErrorListeners) listener(failure());
+  };
+
+  it('is told once to each handle that is open, its writer included', async () => {
+    await Promise.all([open(1), open(2)]);
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
+    report();
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await fsync(1)).toBe(0);
+    expect(await flush(2)).toBe(-errno.EIO);
+    expect(await flush(2)).toBe(0);
+  });
+
+  it('is told to the handles that stay when another one closes', async () => {
+    await Promise.all([open(1), open(2)]);
+    await release(1);
+    report();
+    expect(await fsync(2)).toBe(-errno.EIO);
+  });
+
+  it('is listened for while a handle is open, so that the device keeps it for the next flush otherwise', async () => {
+    expect(image.writeErrorListeners.size).toBe(0);
+    await open(1);
+    expect(image.writeErrorListeners.size).toBe(1);
+    await release(1);
+    expect(image.writeErrorListeners.size).toBe(0);
+  });
+
+  it('is listened for at the device that is there now', async () => {
+    await open(1);
+    operations.detach(INODE);
+    expect(image.writeErrorListeners.size).toBe(0);
+    const other = new MemoryImage(SIZE);
+    operations.attach(INODE, other);
+    expect(other.writeErrorListeners.size).toBe(1);
+  });
+});
+
 describe('an error that lost no data', () => {
   it.each(['write-protected', 'out-of-range'] as const)('is told to its writer alone: %s', async (code) => {
     await Promise.all([open(1), open(2)]);
