@@ -21,6 +21,9 @@ export interface UmountArguments {
 }
 
 const POLL_MS = 50;
+/** How long a server that is to be ended has after the first signal, and after the second. */
+const ASKED_MS = 1000;
+const INSISTED_MS = 5000;
 /** Say that it takes time, after this. */
 const SAY_AFTER_MS = 2000;
 
@@ -76,11 +79,25 @@ async function detach(mountpoint: string, lazy: boolean): Promise<void> {
   }
 }
 
-/** The first signal asks, the second one insists. */
+/** The first signal asks, the second one insists; a server that does not even answer that is killed, and what it leaves removed. */
 async function stopServer(record: MountRecord): Promise<void> {
-  process.kill(record.pid, 'SIGTERM');
-  if (await endsWithin(record, 1000)) return;
-  process.kill(record.pid, 'SIGTERM');
+  signalServer(record, 'SIGTERM');
+  if (await endsWithin(record, ASKED_MS)) return;
+  signalServer(record, 'SIGTERM');
+  if (await endsWithin(record, INSISTED_MS)) return;
+  signalServer(record, 'SIGKILL');
+  await endsWithin(record, ASKED_MS);
+  if ((await findMountOf(record.mountpoint)) !== undefined) await umount(record.mountpoint, { lazy: true });
+}
+
+function signalServer(record: MountRecord, signal: NodeJS.Signals): void {
+  try {
+    process.kill(record.pid, signal);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) {
+      throw new IserfsError('not-permitted', `process ${record.pid} may not be ended by this user`, { cause: error });
+    }
+  }
 }
 
 async function awaitEnd(record: MountRecord, timeoutMs: number, { output }: CommandContext): Promise<void> {

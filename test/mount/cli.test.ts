@@ -484,6 +484,25 @@ describe('the end of a mount', () => {
   });
 });
 
+describe('a mount whose server hangs', () => {
+  it('does not hang the commands that ask about it, and is ended by umount --force', async () => {
+    await using place = new Place();
+    const pid = Place.serverOf(await place.mount('--portal', target.portal, '--target', DISKS));
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const listed = await place.cli('ls');
+      expect(listed.status).toBe(0);
+      expect(listed.stdout).toMatch(new RegExp(`^${place.mountpoint} \\(.*does not answer\\)$`, 'm'));
+      const forced = await place.cli('umount', '--force', place.mountpoint);
+      expect(forced.status).toBe(1);
+      expect(forced.stderr).toMatch(/died before it had flushed/);
+      expect(findMount(place.mountpoint)).toBeUndefined();
+    } finally {
+      if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+    }
+  });
+});
+
 describe('the logical units of a target', () => {
   it('come and go, grow, and become read-only while mounted', async () => {
     const disk = (size: number) => new MemoryMedium(size);
