@@ -10,7 +10,7 @@ import { sleep } from '../clock.ts';
 import { describeError, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
-import type { LoginResult } from './iscsi/login.ts';
+import { describeKeys } from './iscsi/keys.ts';
 import { formatPortal, type Portal } from './iscsi/name.ts';
 import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
 
@@ -111,7 +111,7 @@ export class Initiator implements ScsiPort {
       tsih: this.#active?.connection.result.tsih,
       portalGroupTag: connection?.result.targetPortalGroupTag,
       targetAlias: connection?.result.targetAlias,
-      keys: connection === undefined ? {} : keyTexts(connection.result),
+      keys: connection === undefined ? {} : describeKeys(connection.result.keys),
       commandsInFlight: this.#active?.session.commandsInFlight ?? 0,
       commandsQueued: this.#active?.session.commandsQueued ?? 0,
       commandWindow: this.#active?.session.commandWindow,
@@ -367,13 +367,4 @@ const MANAGEMENT_TIMEOUT_MS = 10_000;
 
 function samePortal(one: Portal, other: Portal | undefined): boolean {
   return other !== undefined && one.host === other.host && one.port === other.port;
-}
-
-function keyTexts(result: LoginResult): Record<string, string> {
-  const texts: Record<string, string> = {};
-  for (const [name, value] of Object.entries(result.keys)) {
-    if (value === undefined) continue;
-    texts[name] = typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value);
-  }
-  return texts;
 }

@@ -320,6 +320,19 @@ export function formatValue(value: boolean | number | string): string {
   return typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value);
 }
 
+/** What a login agreed on, for people: name and value. The keys of iSER only where it is in use. */
+export function describeKeys(keys: NegotiatedKeys): Record<string, string> {
+  const texts: Record<string, string> = {};
+  for (const [name, value] of Object.entries(keys)) {
+    if (value === undefined || !isKeyName(name)) continue;
+    if (!keys.RDMAExtensions && rowOf(name).clause.startsWith(ISER_RFC)) continue;
+    texts[name] = formatValue(value);
+  }
+  return texts;
+}
+
+const ISER_RFC = 'RFC 7145';
+
 function parseNumberIn(text: string, [least, most]: readonly [number, number]): number | undefined {
   const value = parseNumber(text);
   return value === undefined || value < least || value > most ? undefined : value;

@@ -38,6 +38,14 @@ describe('a session', () => {
     expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
   });
 
+  it('shows what was negotiated, without the keys of a transport that is not in use', async () => {
+    const pair = await connected();
+    const { keys } = pair.initiator.status;
+    expect(keys).toMatchObject({ HeaderDigest: 'None', ImmediateData: 'Yes', ErrorRecoveryLevel: '0' });
+    expect(Object.keys(keys)).not.toContain('RDMAExtensions');
+    await pair.close();
+  });
+
   it.each([
     ['plain', {}],
     ['with digests', { headerDigest: 'require', dataDigest: 'require' } as const],
