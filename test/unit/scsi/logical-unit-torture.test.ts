@@ -6,30 +6,9 @@
  */
 
 import { describe, expect, it } from 'vitest';
-import { sleep } from '../../../src/clock.ts';
-import { errorCode } from '../../../src/errors.ts';
-import { BlockCache, type CachedDevice } from '../../../src/scsi/block-cache.ts';
-import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
-import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
-import { check, type Injection, ScriptedPort, type ScriptedPortOptions } from '../../support/scripted-port.ts';
-import { between, type Random, randomBytes, seededRandom } from '../../support/seeded-random.ts';
-import { VirtualClock } from '../../support/virtual-clock.ts';
-import { WriteHistory } from '../../support/write-history.ts';
-
-interface Scenario {
-  readonly blockLength: number;
-  readonly blocks: number;
-  readonly volatileCache: boolean;
-  readonly dpoFua?: boolean;
-  readonly retainedLimit: number;
-  readonly cacheBytes: number;
-  readonly faults: readonly Fault[];
-  readonly resets?: 'work' | 'unsupported';
-  readonly maximumTransferBlocks?: number;
-  readonly operations: number;
-}
-
-type Fault = 'nexus-loss' | 'crash' | 'reset' | 'give-up';
+import { ScriptedPort } from '../../support/scripted-port.ts';
+import { ServerPort } from '../../support/server-port.ts';
+import { type Fault, type MakePort, type Scenario, TortureRun } from '../../support/torture-run.ts';
 
 const everyFault: readonly Fault[] = ['nexus-loss', 'nexus-loss', 'crash', 'reset'];
 
@@ -95,227 +74,61 @@ const scenarios: Record<string, Scenario> = {
 
 const SEEDS_PER_SCENARIO = Number(process.env['TORTURE_SEEDS'] ?? 3);
 const FIRST_SEED = Number(process.env['TORTURE_FIRST_SEED'] ?? 1);
-const WORKERS = 6;
 
-describe.each(Object.entries(scenarios))('with %s', (_name, scenario) => {
+const scriptedDisk: MakePort = ({ scenario, clock, random }) =>
+  new ScriptedPort({
+    clock,
+    random,
+    disk: {
+      blockLength: scenario.blockLength,
+      blocks: scenario.blocks,
+      volatileCache: scenario.volatileCache,
+      dpoFua: scenario.dpoFua ?? false,
+      maximumTransferBlocks: scenario.maximumTransferBlocks ?? 0,
+    },
+    latencyMs: () => random() * 4,
+    reconnectMs: () => 5 + random() * 60,
+    lateMs: () => (random() < 0.7 ? random() * 300 : undefined),
+    resets: scenario.resets ?? 'work',
+  });
+
+const ownTarget: MakePort = ({ scenario, clock, random }) =>
+  new ServerPort({
+    clock,
+    random,
+    blockLength: scenario.blockLength,
+    blocks: scenario.blocks,
+    latencyMs: () => random() * 4,
+    reconnectMs: () => 5 + random() * 60,
+    lateMs: () => (random() < 0.7 ? random() * 300 : undefined),
+  });
+
+/** `name`, the disk, and what happens to it. */
+const histories: [string, MakePort, Scenario][] = [
+  ...Object.entries(scenarios).map(([name, scenario]): [string, MakePort, Scenario] => [name, scriptedDisk, scenario]),
+  [
+    'our own device server and its volatile cache',
+    ownTarget,
+    {
+      blockLength: 512,
+      blocks: 128,
+      volatileCache: true,
+      dpoFua: true,
+      retainedLimit: 256 * 1024,
+      cacheBytes: 128 * 1024,
+      faults: ['nexus-loss', 'crash'],
+      operations: 250,
+    },
+  ],
+];
+
+describe.each(histories)('with %s', (_name, makePort, scenario) => {
   const seeds = Array.from({ length: SEEDS_PER_SCENARIO }, (_, index) => FIRST_SEED + index);
   it.each(seeds)('keeps what it promises, seed %i', async (seed) => {
-    const run = new TortureRun(scenario, seed);
+    const run = new TortureRun(scenario, seed, makePort);
     await run.complete();
     expect(run.problems, `seed ${seed}`).toEqual([]);
     expect(run.flushes, `seed ${seed}: flushes that succeeded`).toBeGreaterThan(0);
     expect(run.reads, `seed ${seed}: reads that succeeded`).toBeGreaterThan(0);
   });
 });
-
-class TortureRun {
-  readonly problems: string[] = [];
-  flushes = 0;
-  reads = 0;
-  readonly #scenario: Scenario;
-  readonly #random: Random;
-  readonly #clock = new VirtualClock();
-  readonly #pool = new BufferPool();
-  readonly #port: ScriptedPort;
-  readonly #history: WriteHistory;
-  #remaining: number;
-  #isOver = false;
-  /** The moment at which the last flush that succeeded was asked for. */
-  #durableSince = 0;
-
-  constructor(scenario: Scenario, seed: number) {
-    this.#scenario = scenario;
-    this.#random = seededRandom(seed);
-    this.#remaining = scenario.operations;
-    const { blockLength, blocks, volatileCache } = scenario;
-    const options: ScriptedPortOptions = {
-      clock: this.#clock,
-      random: this.#random,
-      disk: {
-        blockLength,
-        blocks,
-        volatileCache,
-        dpoFua: scenario.dpoFua ?? false,
-        maximumTransferBlocks: scenario.maximumTransferBlocks ?? 0,
-      },
-      latencyMs: () => this.#random() * 4,
-      reconnectMs: () => 5 + this.#random() * 60,
-      lateMs: () => (this.#random() < 0.7 ? this.#random() * 300 : undefined),
-      resets: scenario.resets ?? 'work',
-    };
-    this.#port = new ScriptedPort(options);
-    this.#port.medium.set(randomBytes(this.#random, this.#port.medium.length));
-    this.#history = new WriteHistory(this.#port.medium);
-  }
-
-  async complete(): Promise<void> {
-    let done = false;
-    const all = this.#everything().finally(() => {
-      done = true;
-    });
-    for (let minutes = 0; !done && minutes < 600; minutes++) await this.#clock.advance(60_000);
-    if (!done) throw new Error('it hangs');
-    await all;
-  }
-
-  async #everything(): Promise<void> {
-    const unit = await LogicalUnit.attach(this.#port, 0n, {
-      pool: this.#pool,
-      readOnly: false,
-      commandTimeoutMs: 30_000,
-      retainedLimit: this.#scenario.retainedLimit,
-      queueDepth: 12,
-      awaitsFence: () => true,
-      clock: this.#clock,
-      random: this.#random,
-    });
-    const cache = new BlockCache({ pool: this.#pool, bytes: this.#scenario.cacheBytes, readahead: 64 * 1024 });
-    const device = cache.attach(unit);
-    this.#port.inject = (command) => this.#injection(command.cdb[0] ?? 0);
-    this.#port.stall = (command) => isAccess(command.cdb[0] ?? 0) && this.#random() < 0.002;
-    const faults = this.#faults();
-    await Promise.all(Array.from({ length: WORKERS }, () => this.#worker(device, cache)));
-    this.#isOver = true;
-    await faults;
-    this.#port.inject = undefined;
-    this.#port.stall = undefined;
-    this.#port.establish();
-    await this.#read(device, 0, device.info.size);
-    // The power goes, and the initiator with it: what the last good flush covered has to be on the medium.
-    device.detach();
-    await unit.close();
-    if (this.#pool.bytesInUse !== 0) this.problems.push(`${this.#pool.bytesInUse} bytes of the pool leaked`);
-    this.#port.loseCache();
-    this.#checkDurable();
-    this.problems.push(...this.#violations());
-  }
-
-  async #worker(device: CachedDevice, cache: BlockCache): Promise<void> {
-    while (this.#remaining > 0) {
-      this.#remaining--;
-      const dice = this.#random();
-      const { offset, length } = this.#range(device.info.size);
-      if (dice < 0.45) await this.#write(device, offset, length);
-      else if (dice < 0.9) await this.#read(device, offset, length);
-      else await this.#flush(device);
-      cache.checkInvariants();
-      if (this.#random() < 0.3) await sleep(this.#clock, this.#random() * 20);
-    }
-  }
-
-  async #write(device: CachedDevice, offset: number, length: number): Promise<void> {
-    const data = randomBytes(this.#random, length);
-    const end = this.#history.begin(offset, data);
-    try {
-      // Without DPOFUA a forced write ends after its flush, when others may have written the range again.
-      await device.write(offset, data, { fua: this.#scenario.dpoFua === true && this.#random() < 0.1 });
-      end('acknowledged');
-    } catch (error) {
-      end('failed');
-      this.#expectExcuse('write', error);
-    }
-  }
-
-  async #read(device: CachedDevice, offset: number, length: number): Promise<void> {
-    const since = this.#history.tick();
-    try {
-      const lease = await device.read(offset, length);
-      const until = this.#history.tick();
-      const seen = Buffer.concat(lease.segments);
-      if (seen.length !== length) this.problems.push(`read ${seen.length} of ${length} bytes`);
-      // Time may pass before the reader is done with the lease: its bytes must stay what they were.
-      if (this.#random() < 0.2) await sleep(this.#clock, this.#random() * 10);
-      if (!seen.equals(Buffer.concat(lease.segments))) this.problems.push(`a lease changed at ${offset}`);
-      lease.release();
-      const bad = this.#history.firstImpossible(offset, seen, since, until);
-      if (bad !== undefined) this.problems.push(`a read of ${length} at ${offset} saw the impossible at ${bad}`);
-      this.reads++;
-    } catch (error) {
-      this.#expectExcuse('read', error);
-    }
-  }
-
-  async #flush(device: CachedDevice): Promise<void> {
-    const asked = this.#history.tick();
-    try {
-      await device.flush();
-      this.#durableSince = Math.max(this.#durableSince, asked);
-      this.flushes++;
-    } catch (error) {
-      this.#expectExcuse('flush', error);
-    }
-  }
-
-  /** Errors are allowed where the scenario gives a reason for them, and nowhere else. */
-  #expectExcuse(what: string, error: unknown): void {
-    const excuses = new Set<string>();
-    if (this.#scenario.faults.includes('give-up')) excuses.add('recovery-timeout');
-    if (this.#scenario.resets === 'unsupported' && what === 'write') excuses.add('connection-lost');
-    const code = errorCode(error);
-    if (!excuses.has(code)) this.problems.push(`${what} failed: ${code}: ${String(error)}`);
-  }
-
-  /**
-   * Where nothing can be fenced, retained writes are written again all the same: an old write that
-   * overtakes them is one that has failed, and leaves its range unknown.
-   */
-  #violations(): readonly string[] {
-    const { violations } = this.#port;
-    return this.#scenario.resets === 'unsupported' ? violations.filter((text) => !text.includes('fenced')) : violations;
-  }
-
-  #checkDurable(): void {
-    const bad = this.#history.firstImpossible(0, this.#port.medium, this.#durableSince, this.#history.tick());
-    if (bad !== undefined) this.problems.push(`after the power failure the medium does not hold what was flushed, at ${bad}`);
-  }
-
-  #range(size: number): { offset: number; length: number } {
-    const { blockLength } = this.#scenario;
-    const longest = this.#random() < 0.8 ? 4 * blockLength : Math.min(size, 40 * blockLength);
-    const length = between(this.#random, 1, longest);
-    const offset = between(this.#random, 0, size - length);
-    if (this.#random() < 0.5) return { offset, length };
-    const start = offset - (offset % blockLength);
-    const whole = Math.max(blockLength, length - (length % blockLength));
-    return { offset: Math.min(start, size - whole), length: whole };
-  }
-
-  #injection(opcode: number): Injection | undefined {
-    const dice = this.#random();
-    if (dice < 0.01) return { status: 0x08 };
-    if (dice < 0.02) return { status: 0x28 };
-    if (dice < 0.025) return check(0x0b, 0x47, 0x00);
-    if (dice < 0.03 && isAccess(opcode)) return check(0x02, 0x04, 0x01);
-    if (dice < 0.032 && opcode === 0x28) return { status: 0, transferred: 0 };
-    return undefined;
-  }
-
-  async #faults(): Promise<void> {
-    while (!this.#isOver) {
-      await sleep(this.#clock, this.#random() * 300);
-      switch (this.#scenario.faults[between(this.#random, 0, this.#scenario.faults.length - 1)]) {
-        case 'nexus-loss':
-          this.#port.loseNexus();
-          break;
-        case 'crash':
-          this.#port.crash();
-          this.#checkDurable();
-          break;
-        case 'reset':
-          this.#port.resetByOther();
-          this.#checkDurable();
-          break;
-        case 'give-up':
-          this.#port.loseNexus();
-          if (this.#port.nexus === undefined) this.#port.giveUp();
-          break;
-        case undefined:
-          return;
-      }
-    }
-  }
-}
-
-function isAccess(opcode: number): boolean {
-  return opcode === 0x28 || opcode === 0x2a;
-}
