@@ -19,10 +19,11 @@ import { CommandRunner, type Passage } from './command-runner.ts';
 import type { DeviceChange, DeviceChangeListener, WriteErrorListener } from './device-change.ts';
 import { Fence } from './fence.ts';
 import { Gate } from './gate.ts';
-import { differenceBetween, isAnonymous, type LogicalUnitIdentity } from './identity.ts';
+import type { LogicalUnitIdentity } from './identity.ts';
+import { KnownDevice } from './known-device.ts';
 import { lunLabel } from './lun.ts';
 import type { Lun, PortEvent, ScsiPort } from './port.ts';
-import { awaitReady, type Characteristics, characterize, hasImage, identify, type RunCommand, readCapacity } from './probe.ts';
+import { awaitReady, type Characteristics, hasImage, type RunCommand } from './probe.ts';
 import { RangeLock } from './range-lock.ts';
 import { Recovery, type RecoveryState } from './recovery.ts';
 import { type RequestCounts, RequestStatistics } from './request-statistics.ts';
@@ -96,6 +97,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   /** Portal, target and LUN, for messages. */
   readonly description: string;
   readonly #port: ScsiPort;
+  readonly #known: KnownDevice;
   readonly #options: LogicalUnitOptions;
   readonly #clock: Clock;
   readonly #gate: Gate;
@@ -111,10 +113,6 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   readonly #writeErrors = new WriteErrors();
   readonly #statistics: RequestStatistics;
   #replayedWrites = 0;
-  #identity: LogicalUnitIdentity | undefined;
-  #device: Characteristics | undefined;
-  /** The device has no cache that could be synchronised: it knows neither the mode page nor the command. */
-  #refusesToSynchronize = false;
   /** The device's cache is being synchronised to make room for copies. */
   #relieving = false;
   #closing: Promise<void> | undefined;
@@ -131,7 +129,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
         const nexus = await port.established();
         if (options.signal?.aborted === true) throw abortError(options.signal);
         try {
-          await unit.#recovery.start(nexus, (passage) => unit.#probe(passage));
+          await unit.#recovery.start(nexus, (passage) => unit.#known.probe(unit.#runOn(passage)));
           return unit;
         } catch (error) {
           if (!(error instanceof NexusLostError) || attempt === MOST_PROBES) throw error;
@@ -146,6 +144,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   private constructor(port: ScsiPort, lun: Lun, options: LogicalUnitOptions) {
     this.lun = lun;
     this.description = `${port.description} LUN ${lunLabel(lun)}`;
+    this.#known = new KnownDevice(this.description);
     this.#port = port;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -169,7 +168,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       retained: this.#retained,
       gate: this.#gate,
       epoch: () => this.#recovery.epoch,
-      device: () => this.#present(),
+      device: () => this.#known.disk,
       maxTransfer: options.maxTransfer ?? MAX_RUN,
     });
     this.#flush = new CacheFlush({
@@ -182,8 +181,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   }
 
   get identity(): LogicalUnitIdentity {
-    if (this.#identity === undefined) throw new IserfsError('internal', `${this.description} is not probed yet`);
-    return this.#identity;
+    return this.#known.identity;
   }
 
   /** Whether the device has blocks to show: it is a disk. */
@@ -193,11 +191,11 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
 
   /** What the device said of itself last; undefined for one that is no disk. */
   get characteristics(): Characteristics | undefined {
-    return this.#device;
+    return this.#known.characteristics;
   }
 
   get info(): BlockDeviceInfo {
-    const device = this.#device;
+    const device = this.#known.characteristics;
     return {
       size: device?.size ?? 0,
       blockLength: device?.capacity.blockLength ?? 512,
@@ -261,7 +259,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     await this.#statistics.measure('write', from.length, async () => {
       if (this.info.writeProtected) throw new IserfsError('write-protected', `${this.description} is write protected`);
       const forced = options.fua === true && this.info.volatileCache;
-      const fua = forced && this.#present().dpoFua;
+      const fua = forced && this.#known.disk.dpoFua;
       const release = await this.#lock(offset, from.length, 'exclusive', options.signal);
       try {
         if (from.length > 0) await this.#transfer.write(offset, from, { signal: options.signal, fua });
@@ -335,22 +333,14 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     ticket.leave();
   }
 
-  #present(): Characteristics {
-    if (this.#device === undefined) throw new IserfsError('unsupported', `${this.description} is no disk`);
-    return this.#device;
-  }
-
   /** The whole device, IMMED = 0 (SBC: LBA 0 and 0 blocks). */
   async #synchronizeCache(onIssue: () => void): Promise<void> {
-    const { capacity, writeCache } = this.#present();
-    const size = capacity.lastLba > 0xffff_ffffn ? 16 : 10;
+    const size = this.#known.disk.capacity.lastLba > 0xffff_ffffn ? 16 : 10;
     try {
       await this.#runner.run({ cdb: synchronizeCacheCdb({ size }), onIssue }, this.#recovery.passage);
     } catch (error) {
-      if (errorCode(error) !== 'unsupported' || writeCache !== 'unknown') throw error;
+      if (errorCode(error) !== 'unsupported' || !this.#known.refusedToSynchronize()) throw error;
       this.#log('it knows neither the caching mode page nor SYNCHRONIZE CACHE: taken to have no volatile cache');
-      this.#refusesToSynchronize = true;
-      this.#device = this.#withoutCache(this.#present());
     }
   }
 
@@ -393,7 +383,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       },
       steps: {
         awaitReady: (passage) => awaitReady(this.#runOn(passage)),
-        verify: (passage) => this.#verify(passage),
+        verify: (passage) => this.#known.verify(this.#runOn(passage)),
         fence: (nexus) => this.#resetUnit(nexus),
         refresh: (passage) => this.#refresh(passage),
         replay: (passage) => this.#replay(passage),
@@ -403,38 +393,6 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
 
   #runOn(passage: Passage): RunCommand {
     return (request) => this.#runner.run(request, passage);
-  }
-
-  async #probe(passage: Passage): Promise<void> {
-    const run = this.#runOn(passage);
-    this.#identity = await identify(run);
-    this.#device = hasImage(this.#identity.deviceType) ? this.#withoutCache(await characterize(run)) : undefined;
-  }
-
-  async #verify(passage: Passage): Promise<void> {
-    const run = this.#runOn(passage);
-    const found = await identify(run);
-    const expected = this.identity;
-    const difference = differenceBetween(expected, found) ?? (await this.#differenceOfAnonymous(found, run));
-    if (difference !== undefined) {
-      throw new IserfsError('logical-unit-changed', `${this.description} is another logical unit now: ${difference}`, {
-        hint: 'Unmount and mount again to use the logical unit that is there now.',
-      });
-    }
-    this.#identity = found;
-  }
-
-  /** Two units of one product that nothing names are told apart by their size alone. */
-  async #differenceOfAnonymous(found: LogicalUnitIdentity, run: RunCommand): Promise<string | undefined> {
-    if (this.#device === undefined || !isAnonymous(this.identity) || !isAnonymous(found)) return undefined;
-    const { lastLba, blockLength } = await readCapacity(run);
-    const { capacity } = this.#device;
-    if (lastLba === capacity.lastLba && blockLength === capacity.blockLength) return undefined;
-    return 'another size, and nothing that names it';
-  }
-
-  #withoutCache(device: Characteristics): Characteristics {
-    return this.#refusesToSynchronize && device.writeCache === 'unknown' ? { ...device, writeCache: 'none' } : device;
   }
 
   async #resetUnit(nexus: number): Promise<boolean> {
@@ -450,18 +408,12 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   }
 
   async #refresh(passage: Passage): Promise<void> {
-    const before = this.#device;
-    if (before === undefined) return;
-    const after = this.#withoutCache(await characterize(this.#runOn(passage)));
-    this.#device = after;
-    const resized = before.size !== after.size || before.capacity.blockLength !== after.capacity.blockLength;
+    const { resized, info } = await this.#known.refresh(this.#runOn(passage));
     if (resized) {
-      this.#log(`the size is ${after.size} bytes now, it was ${before.size}`);
+      this.#log(`the size is ${this.info.size} bytes now`);
       this.#tell({ type: 'contents' });
     }
-    if (resized || before.writeProtected !== after.writeProtected || before.writeCache !== after.writeCache) {
-      this.#tell({ type: 'info' });
-    }
+    if (info) this.#tell({ type: 'info' });
   }
 
   /** What fails for good is lost: that is a write error, and nothing else can be done about it. */

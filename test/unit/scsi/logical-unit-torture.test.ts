@@ -72,7 +72,7 @@ const scenarios: Record<string, Scenario> = {
   },
 };
 
-const SEEDS_PER_SCENARIO = Number(process.env['TORTURE_SEEDS'] ?? 3);
+const SEEDS_PER_SCENARIO = Number(process.env['TORTURE_SEEDS'] ?? 2);
 const FIRST_SEED = Number(process.env['TORTURE_FIRST_SEED'] ?? 1);
 
 const scriptedDisk: MakePort = ({ scenario, clock, random }) =>
