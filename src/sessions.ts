@@ -46,14 +46,19 @@ export function connectionOptions(
   };
 }
 
-/** SendTargets at `portal`. */
+/**
+ * SendTargets at `portal`. Digests and the target's own proof are left to the sessions that follow: most
+ * portals answer discovery with neither, and what they say is proved when the target itself logs us in.
+ */
 export async function discover(
   settings: ConnectionSettings,
   initiatorName: string,
   portal: Portal,
   signal: AbortSignal,
 ): Promise<DiscoveryResult> {
-  return await discoverTargets(connectionOptions(settings, initiatorName, settings.chap), portal, signal);
+  const options: OptionValues = { ...settings.options, 'header-digest': 'none', 'data-digest': 'none' };
+  const chap = settings.chap === undefined ? undefined : { user: settings.chap.user, secret: settings.chap.secret };
+  return await discoverTargets(connectionOptions({ ...settings, options }, initiatorName, chap), portal, signal);
 }
 
 /** Credentials as a login takes them. */

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createTcpTransport } from '../../src/iser/datamover/tcp.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import { describeOutcome, ended, type RunOutcome, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
 import { cliPath, guardMount, MountProcess, runCli } from '../support/cli-process.ts';
@@ -188,6 +189,37 @@ describe('a mount in the background', () => {
     expect(outcome.status, describeOutcome(outcome)).toBe(0);
     expect(readFileSync(`/proc/${Place.serverOf(outcome)}/environ`, 'latin1')).not.toContain(SECRET);
     expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+  });
+
+  it('may demand digests and a proof from the target, though discovery gives neither', async () => {
+    await using place = new Place();
+    const secrets = { own: place.workdir.file('own', SECRET), its: place.workdir.file('its', 'the secret of the target') };
+    await using strict = await EmbeddedTarget.start(
+      [
+        {
+          name: LOCKED,
+          units: [{ lun: 0, medium: new MemoryMedium(MiB), blockLength: 512, serial: 's' }],
+          chap: {
+            credentials: { user: 'tester', secret: Buffer.from(SECRET) },
+            mutual: { user: 'target', secret: Buffer.from('the secret of the target') },
+          },
+        },
+      ],
+      { transport: createTcpTransport({ headerDigest: 'prefer', dataDigest: 'prefer' }) },
+    );
+    const chap = ['--chap-user', 'tester', '--chap-secret-file', secrets.own, '--chap-mutual-user', 'target'];
+    const args = ['--portal', strict.portal, '--header-digest', 'require', '--data-digest', 'require', ...chap];
+    await place.mount(...args, '--chap-mutual-secret-file', secrets.its);
+    const status = await runChecked('cat', [join(place.mountpoint, LOCKED, 'status')]);
+    expect(status).toMatch(/^key HeaderDigest: CRC32C$/m);
+    expect(status).toMatch(/^key DataDigest: CRC32C$/m);
+    await runChecked('cmp', ['-n', String(MiB), join(place.mountpoint, LOCKED, 'lun0', 'image'), '/dev/zero']);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
+
+    const wrong = place.workdir.file('wrong', 'not the secret of it');
+    const refused = await place.cli('mount', place.mountpoint, ...args, '--chap-mutual-secret-file', wrong);
+    expect(refused.status).toBe(1);
+    expect(refused.stderr).toMatch(/did not prove its identity/);
   });
 
   it('keeps a folder for a target that refuses, which says why', async () => {
