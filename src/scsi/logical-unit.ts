@@ -420,6 +420,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   async #replay(passage: Passage): Promise<void> {
     const lost: { readonly write: RetainedWrite; readonly error: unknown }[] = [];
     const { writes } = this.#retained;
+    if (writes.length === 0) return;
     this.#replayedWrites += writes.length;
     await this.#transfer.replay(writes, passage, (write, error) => {
       if (passingErrors.has(errorCode(error))) throw error;

@@ -144,6 +144,14 @@ describe('attaching a logical unit', () => {
     expect(await bench.codeOf(unit.read(0, new Uint8Array(1)))).toBe('out-of-range');
   });
 
+  it('comes back after a lost session also where it is no disk', async () => {
+    const bench = new Bench({ ...plainDisk, deviceType: 0x0c }, { reconnectMs: () => 5 });
+    const unit = await bench.attach();
+    bench.port.loseNexus();
+    await bench.clock.advance(1000);
+    expect(unit.status).toMatchObject({ state: 'ready', recoveries: 1 });
+  });
+
   it('refuses a disk of more than 2^53 - 1 bytes', async () => {
     const bench = new Bench({ ...plainDisk, claimedBlocks: 2n ** 44n });
     expect(await bench.codeOf(bench.attach())).toBe('unsupported');
