@@ -48,6 +48,8 @@ export interface Passage {
   onNexusLost(error: NexusLostError, ticket: Ticket, request: CommandRequest): void;
   /** The command was aborted. Whatever its status would have said, a unit attention perhaps, nobody will hear. */
   onAborted(): void;
+  /** The command has failed for good; its error follows by itself. */
+  onFailed(error: IserfsError): void;
 }
 
 export interface RunnerCounters {
@@ -134,6 +136,7 @@ export class CommandRunner {
         request.onGood?.();
         return { type: 'done', transferred: result.transferred };
       case 'failed':
+        passage.onFailed(outcome.error);
         throw outcome.error;
       case 'busy':
         if (this.#options.clock.now() >= attempts.patienceEnds) throw outcome.error;

@@ -62,6 +62,8 @@ const LONGEST_PAUSE_MS = 5000;
 /** A target that has just restarted may offer its portal before its logical units. */
 const RETURN_GRACE_MS = 10_000;
 const MOST_ROUNDS = 32;
+/** REPORTED LUNS DATA HAS CHANGED. */
+const reportedLunsChanged = unitAttentionPolicy(0x3f, 0x0e);
 
 export class Recovery {
   readonly #options: RecoveryOptions;
@@ -162,6 +164,9 @@ export class Recovery {
       if (ticket.nexus === this.#nexus) this.#nexusLost(error);
     },
     onAborted: () => this.#statusUnknown(),
+    onFailed: (error) => {
+      if (error.code === 'logical-unit-gone') this.#unitGone(error);
+    },
   };
 
   /** The way of recovery's own commands, on one nexus: what goes wrong with it starts recovery over. */
@@ -175,6 +180,7 @@ export class Recovery {
         throw error;
       },
       onAborted: () => this.#statusUnknown(),
+      onFailed: () => {},
     };
   }
 
@@ -194,6 +200,16 @@ export class Recovery {
     this.#cacheMayBeLost();
     this.#options.onNexusLost();
     this.#begin(describeError(reason));
+  }
+
+  /**
+   * What stands at this LUN the next time may be another unit, with nothing to announce it: tgtd has no unit
+   * attention for a unit that is made while a session is there. As if there had been one.
+   */
+  #unitGone(error: Error): void {
+    this.#cacheMayBeLost();
+    this.#options.onUnitAttention(reportedLunsChanged);
+    this.#begin(describeError(error));
   }
 
   /** An aborted command takes the unit attention that it may have met with it: whatever one can say is assumed. */

@@ -75,5 +75,6 @@ function directPassage(port: ScsiPort): Passage {
       if (++lost > MOST_LOST_NEXUSES) throw error;
     },
     onAborted: () => {},
+    onFailed: () => {},
   };
 }

@@ -702,6 +702,31 @@ describe('a lost session', () => {
     expect([bench.port.resets, bench.port.countOf(WRITE_10)]).toEqual([0, 1]);
   });
 
+  it('looks who is there after the target once said that there is no such unit', async () => {
+    const bench = new Bench(volatileDisk);
+    const unit = await bench.attach();
+    const changes: DeviceChange['type'][] = [];
+    unit.onChange(({ type }) => changes.push(type));
+    failNext(bench.port, READ_10, check(0x05, 0x25, 0x00));
+    expect(await bench.codeOf(unit.read(0, new Uint8Array(512)))).toBe('logical-unit-gone');
+    expect(changes).toContain('logical-units');
+    // Another one in its place, and no unit attention says so.
+    bench.port.disk = { ...volatileDisk, serial: 'other' };
+    expect(await bench.codeOf(unit.write(0, filled(512, 1)))).toBe('logical-unit-changed');
+    expect(bench.port.countOf(WRITE_10)).toBe(0);
+  });
+
+  it('goes on with the same unit, and writes again what it may have lost', async () => {
+    const bench = new Bench(volatileDisk);
+    const unit = await bench.attach();
+    await bench.soon(unit.write(0, filled(512, 1)));
+    bench.port.loseCache();
+    failNext(bench.port, READ_10, check(0x05, 0x25, 0x00));
+    expect(await bench.codeOf(unit.read(512, new Uint8Array(512)))).toBe('logical-unit-gone');
+    await bench.soon(unit.flush());
+    expect(bench.port.medium.subarray(0, 512)).toEqual(filled(512, 1));
+  });
+
   it('takes another size for another unit where nothing names it', async () => {
     const anonymous = { ...plainDisk, refuses: [0x1280, 0x1283] };
     const bench = new Bench(anonymous, { reconnectMs: () => 5 });
