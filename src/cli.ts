@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /** The program: its command line, to an exit status. */
 
-import { runCommandLine } from './command-line.ts';
-import { type Interrupts, listenForInterrupts } from './interrupts.ts';
-import { makeOutput } from './output.ts';
+import { runCommandLine } from './cli/command-line.ts';
+import { type Interrupts, listenForInterrupts } from './cli/interrupts.ts';
+import { makeOutput } from './cli/output.ts';
 
 let interrupts: Interrupts | undefined;
 

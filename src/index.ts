@@ -1,7 +1,9 @@
 /** What other programs may import: the parts that the command line is made of. */
 
+export { EmbeddedTarget, type EmbeddedTargetOptions } from './cli/embedded-target.ts';
 export { type Clock, systemClock } from './clock.ts';
-export { EmbeddedTarget, type EmbeddedTargetOptions } from './embedded-target.ts';
+export { mergeOptions, type OptionValues, type SomeOptions } from './config/options.ts';
+export type { ConnectionSettings, MountSettings } from './config/settings.ts';
 export { describeError, type ErrorCode, errorCode, IserfsError, LoginError, NexusLostError, ProtocolError } from './errors.ts';
 export type { ConnectionOptions } from './iser/connection.ts';
 export { createTcpTransport } from './iser/datamover/tcp.ts';
@@ -9,8 +11,7 @@ export { type DiscoveredTarget, type DiscoveryResult, discoverTargets } from './
 export { Initiator, type InitiatorOptions, type SessionStatus } from './iser/initiator.ts';
 export { formatPortal, isValidIscsiName, makeInitiatorName, makeIsid, type Portal, parsePortal } from './iser/iscsi/name.ts';
 export { IscsiTarget, type IscsiTargetOptions } from './iser/target.ts';
-export { Mount, type MountContext } from './mount.ts';
-export { mergeOptions, type OptionValues, type SomeOptions } from './options.ts';
+export { Mount, type MountContext } from './mount/mount.ts';
 export { BlockCache, type BlockCacheOptions, type CachedDevice } from './scsi/block-cache.ts';
 export type { BlockDevice, BlockDeviceInfo, Lease } from './scsi/block-device.ts';
 export { BufferPool } from './scsi/buffer-pool.ts';
@@ -23,5 +24,4 @@ export { MemoryMedium } from './scsi/memory-medium.ts';
 export type { DeviceServer, Lun, ScsiCommand, ScsiPort, ScsiResult } from './scsi/port.ts';
 export { reportLuns } from './scsi/scan.ts';
 export { VolatileCacheMedium } from './scsi/volatile-cache-medium.ts';
-export type { ConnectionSettings, MountSettings } from './settings.ts';
 export { VERSION } from './version.ts';

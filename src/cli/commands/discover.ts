@@ -1,0 +1,54 @@
+/** `iserfs discover PORTAL`: which targets a portal offers. */
+
+import { findInitiatorName } from '../../config/initiator-name.ts';
+import { type CommandLineSettings, resolveSettings } from '../../config/settings.ts';
+import { IserfsError } from '../../errors.ts';
+import { formatPortal } from '../../iser/iscsi/name.ts';
+import { discover } from '../../mount/sessions.ts';
+import { printable } from '../../printable.ts';
+import { EXIT_OK } from '../output.ts';
+import type { CommandContext } from './context.ts';
+
+export interface DiscoverArguments {
+  readonly settings: CommandLineSettings;
+  readonly json: boolean;
+}
+
+export async function runDiscover(args: DiscoverArguments, context: CommandContext): Promise<number> {
+  const { output, environment } = context;
+  const { settings } = await resolveSettings(args.settings, environment, output.warn);
+  const initiatorName = await findInitiatorName({
+    configured: settings.options['initiator-name'],
+    environment,
+    warn: output.warn,
+  });
+  const { stop } = context.interrupts();
+  const results = await Promise.all(settings.discover.map((portal) => discover(settings, initiatorName, portal, stop)));
+  const targets = results.flatMap((result) => result.targets);
+  for (const name of results.flatMap((result) => result.invalidNames)) {
+    output.warn(`a target is left out: ${printable(name)} is no iSCSI name`);
+  }
+  if (args.json) {
+    output.json(
+      targets.map(({ name, portals }) => ({
+        name,
+        portals: portals.map((portal) => ({ address: formatPortal(portal), portalGroupTag: portal.tpgt ?? null })),
+      })),
+    );
+    return EXIT_OK;
+  }
+  if (targets.length === 0) {
+    throw new IserfsError(
+      'target-not-found',
+      `${settings.discover.map(formatPortal).join(', ')} offers no targets to ${initiatorName}`,
+      {
+        hint: 'The target may have to be told this initiator name (an access list), or be given --initiator-name.',
+      },
+    );
+  }
+  for (const { name, portals } of targets) {
+    for (const portal of portals)
+      output.data(`${formatPortal(portal)}${portal.tpgt === undefined ? '' : `,${portal.tpgt}`} ${name}`);
+  }
+  return EXIT_OK;
+}

@@ -1,0 +1,256 @@
+/**
+ * `iserfs ls`, `info` and `status`: what there is, what it is, how it does. Of a mount, by the texts in
+ * its tree; of a portal, by asking the target, with nothing mounted.
+ */
+
+import { findInitiatorName } from '../../config/initiator-name.ts';
+import { formatSize } from '../../config/quantity.ts';
+import { type CommandLineSettings, resolveSettings } from '../../config/settings.ts';
+import { describeError, IserfsError } from '../../errors.ts';
+import { normalizeIscsiName } from '../../iser/iscsi/name.ts';
+import { renderLunInfo } from '../../mount/render.ts';
+import type { LunSnapshot, TargetSnapshot } from '../../mount/snapshot.ts';
+import { surveyTargets } from '../../mount/survey.ts';
+import { printable } from '../../printable.ts';
+import { findMountOf, findMounts, type LunSummary, type MountStatus, readMountFile, readMountStatus } from '../mount-reader.ts';
+import { EXIT_FAILED, EXIT_OK } from '../output.ts';
+import type { CommandContext } from './context.ts';
+
+export interface InspectArguments {
+  /** A mount point; undefined for all mounts, or where portals are given. */
+  readonly mountpoint: string | undefined;
+  /** Says whom to ask where `mountpoint` is undefined and portals or targets are given. */
+  readonly settings: CommandLineSettings;
+  readonly json: boolean;
+}
+
+/** A list of mounts waits no longer than this for one of them. */
+const LIST_TIMEOUT_MS = 3000;
+
+/** Shows what there is. */
+export async function runLs(args: InspectArguments, context: CommandContext): Promise<number> {
+  const { output } = context;
+  if (asksTarget(args)) {
+    const targets = await survey(args, context);
+    if (args.json) output.json(targets.map(targetJson));
+    else
+      for (const target of targets)
+        for (const lun of target.luns) output.data(lunLine(`${target.name} lun${lun.label}`, summaryOf(lun)));
+    return reportProblems(targets, context);
+  }
+  if (args.mountpoint === undefined) return await listMounts(args, context);
+  const mountpoint = await presentMount(args.mountpoint);
+  const targets = matching(await readMountStatus(mountpoint), args.settings);
+  if (args.json) {
+    output.json(
+      targets.map((target) => ({
+        ...target,
+        luns: target.luns.map((lun) => ({
+          ...lun,
+          image: lun.capacity === undefined ? null : imagePath(mountpoint, target.name, lun.lun),
+        })),
+      })),
+    );
+    return EXIT_OK;
+  }
+  for (const target of targets) {
+    if (target.problem !== null) output.warn(printable(target.problem));
+    for (const lun of target.luns) {
+      output.data(
+        lunLine(
+          lun.capacity === undefined ? lunPath(mountpoint, target.name, lun.lun) : imagePath(mountpoint, target.name, lun.lun),
+          lun,
+        ),
+      );
+    }
+  }
+  return EXIT_OK;
+}
+
+/** Shows what each logical unit is. */
+export async function runInfo(args: InspectArguments, context: CommandContext): Promise<number> {
+  const { output } = context;
+  if (asksTarget(args)) {
+    const targets = await survey(args, context);
+    const renderings = targets.flatMap((target) => target.luns.map((lun) => renderLunInfo(target.name, lun)));
+    if (args.json) output.json(renderings.map(({ json }) => json));
+    else
+      printBlocks(
+        renderings.map(({ text }) => text),
+        context,
+      );
+    return reportProblems(targets, context);
+  }
+  const mountpoint = await theMount(args.mountpoint);
+  const targets = matching(await readMountStatus(mountpoint), args.settings);
+  const file = args.json ? 'info.json' : 'info';
+  const texts: string[] = [];
+  for (const target of targets) {
+    for (const { lun } of target.luns) texts.push(await readMountFile(`${lunPath(mountpoint, target.name, lun)}/${file}`));
+  }
+  if (args.json) output.json(texts.map((text): unknown => JSON.parse(text)));
+  else printBlocks(texts, context);
+  return EXIT_OK;
+}
+
+/** Shows how a mount does; with `--target` or `--lun`, how these do. */
+export async function runStatus(args: InspectArguments, context: CommandContext): Promise<number> {
+  const { output } = context;
+  const mountpoint = await theMount(args.mountpoint);
+  const file = args.json ? 'status.json' : 'status';
+  const { targetNames, luns } = args.settings;
+  if (targetNames.length === 0 && luns.length === 0) {
+    const text = await readMountFile(`${mountpoint}/${file}`);
+    if (args.json) output.json(JSON.parse(text));
+    else output.data(text.trimEnd());
+    return EXIT_OK;
+  }
+  const texts: string[] = [];
+  for (const target of matching(await readMountStatus(mountpoint), args.settings)) {
+    if (luns.length === 0) texts.push(await readMountFile(`${mountpoint}/${target.name}/${file}`));
+    for (const { lun } of luns.length === 0 ? [] : target.luns) {
+      texts.push(await readMountFile(`${lunPath(mountpoint, target.name, lun)}/${file}`));
+    }
+  }
+  if (args.json) output.json(texts.map((text): unknown => JSON.parse(text)));
+  else printBlocks(texts, context);
+  return EXIT_OK;
+}
+
+function asksTarget({ settings, mountpoint }: InspectArguments): boolean {
+  return mountpoint === undefined && (settings.portals.length > 0 || settings.configPath !== undefined);
+}
+
+async function survey(args: InspectArguments, context: CommandContext): Promise<TargetSnapshot[]> {
+  const { output, environment } = context;
+  const { settings } = await resolveSettings(args.settings, environment, output.warn);
+  const initiatorName = await findInitiatorName({
+    configured: settings.options['initiator-name'],
+    environment,
+    warn: output.warn,
+  });
+  return await surveyTargets(settings, initiatorName, { signal: context.interrupts().stop, warn: output.warn });
+}
+
+/** What could not be read is said, and is a failure where nothing could be. */
+function reportProblems(targets: readonly TargetSnapshot[], { output }: CommandContext): number {
+  for (const target of targets) {
+    if (target.problem !== undefined) output.warn(printable(target.problem));
+    for (const lun of target.luns) if (lun.problem !== undefined) output.warn(printable(lun.problem));
+  }
+  return targets.some((target) => target.luns.some((lun) => lun.identity !== undefined)) ? EXIT_OK : EXIT_FAILED;
+}
+
+/** All mounts that this user can see; one that does not answer is listed with the reason. */
+async function listMounts(args: InspectArguments, { output }: CommandContext): Promise<number> {
+  const mounts = await Promise.all(
+    (await findMounts()).map(async (mountpoint) => {
+      try {
+        return { mountpoint, status: await readMountStatus(mountpoint, LIST_TIMEOUT_MS), problem: undefined };
+      } catch (error) {
+        return { mountpoint, status: undefined, problem: describeError(error) };
+      }
+    }),
+  );
+  if (args.json) {
+    output.json(
+      mounts.map(({ mountpoint, status, problem }) => ({
+        mountpoint,
+        pid: status?.pid ?? null,
+        problem: problem ?? null,
+        targets: status?.targets ?? [],
+      })),
+    );
+    return EXIT_OK;
+  }
+  if (mounts.length === 0) output.say('No mounts.');
+  for (const { mountpoint, status, problem } of mounts) {
+    if (status === undefined) output.data(`${mountpoint} (${printable(problem ?? '')})`);
+    else {
+      const luns = status.targets.flatMap((target) => target.luns).length;
+      output.data(`${mountpoint} ${count(status.targets.length, 'target')}, ${count(luns, 'LUN')}, process ${status.pid}`);
+    }
+  }
+  return EXIT_OK;
+}
+
+async function presentMount(path: string): Promise<string> {
+  const mountpoint = await findMountOf(path);
+  if (mountpoint !== undefined) return mountpoint;
+  throw new IserfsError('mount-failed', `no mount of iserfs is at ${path}`, { hint: 'List the mounts with: iserfs ls' });
+}
+
+/** The mount that is named, or else the only one there is. */
+async function theMount(path: string | undefined): Promise<string> {
+  if (path !== undefined) return await presentMount(path);
+  const [only, ...others] = await findMounts();
+  if (only === undefined) {
+    throw new IserfsError('mount-failed', 'nothing is mounted', {
+      hint: 'Name a portal, or mount first: iserfs mount MOUNTPOINT',
+    });
+  }
+  if (others.length > 0) {
+    throw new IserfsError('bad-configuration', 'several mounts are there', {
+      hint: `Name one of: ${[only, ...others].join(' ')}`,
+    });
+  }
+  return only;
+}
+
+/** The targets and LUNs that the filters leave. Throws `target-not-found` where they leave nothing. */
+function matching(status: MountStatus, { targetNames, luns }: CommandLineSettings): MountStatus['targets'] {
+  const names = new Set(targetNames.map(normalizeIscsiName));
+  const targets = status.targets
+    .filter(({ name }) => names.size === 0 || names.has(normalizeIscsiName(name)))
+    .map((target) => ({ ...target, luns: target.luns.filter(({ lun }) => luns.length === 0 || luns.includes(lun)) }))
+    .filter((target) => luns.length === 0 || target.luns.length > 0);
+  if (targets.length > 0 || status.targets.length === 0) return targets;
+  throw new IserfsError('target-not-found', 'the mount has no such target or LUN', {
+    hint: `It has: ${status.targets.map(({ name }) => name).join(' ')}`,
+  });
+}
+
+function summaryOf(lun: LunSnapshot): LunSummary {
+  const { identity } = lun;
+  return {
+    lun: lun.label,
+    state: lun.state,
+    ...(identity === undefined
+      ? {}
+      : { capacity: identity.capacity, blockLength: identity.blockLength, access: identity.access }),
+  };
+}
+
+function targetJson(target: TargetSnapshot): unknown {
+  return {
+    name: target.name,
+    state: target.state,
+    problem: target.problem ?? null,
+    portal: target.session?.portal ?? null,
+    luns: target.luns.map((lun) => renderLunInfo(target.name, lun).json),
+  };
+}
+
+function lunLine(name: string, lun: LunSummary): string {
+  if (lun.capacity === undefined) return printable(`${name} ${lun.state}`);
+  return printable(`${name} ${lun.state}, ${formatSize(lun.capacity)}, ${lun.blockLength}-byte blocks, ${lun.access}`);
+}
+
+function printBlocks(texts: readonly string[], { output }: CommandContext): void {
+  for (const [index, text] of texts.entries()) {
+    if (index > 0) output.data('');
+    output.data(text.trimEnd());
+  }
+}
+
+function lunPath(mountpoint: string, target: string, lun: string): string {
+  return `${mountpoint}/${target}/lun${lun}`;
+}
+
+function imagePath(mountpoint: string, target: string, lun: string): string {
+  return `${lunPath(mountpoint, target, lun)}/image`;
+}
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}

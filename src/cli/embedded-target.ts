@@ -1,0 +1,159 @@
+/**
+ * Puts the embedded target together: media, device servers, one portal. What `iserfs target` and the
+ * demo run.
+ */
+
+import { createHash } from 'node:crypto';
+import { resolve } from 'node:path';
+import type { ChapSettings } from '../config/secrets.ts';
+import { IserfsError } from '../errors.ts';
+import type { Endpoint } from '../iser/datamover/datamover.ts';
+import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
+import { IscsiTarget } from '../iser/target.ts';
+import { chapOptions } from '../mount/sessions.ts';
+import { BlockDeviceServer } from '../scsi/device-server.ts';
+import { FileMedium } from '../scsi/file-medium.ts';
+import type { Medium } from '../scsi/medium.ts';
+import { MemoryMedium } from '../scsi/memory-medium.ts';
+import type { ServedUnitOptions } from '../scsi/served-unit.ts';
+import { VolatileCacheMedium } from '../scsi/volatile-cache-medium.ts';
+import type { UnitSpec } from './unit-spec.ts';
+
+export interface EmbeddedTargetOptions {
+  readonly endpoint: Endpoint;
+  /** Offers what has no target of its own. */
+  readonly name: string;
+  readonly units: readonly UnitSpec[];
+  readonly chap: ChapSettings | undefined;
+  readonly headerDigest: DigestPolicy;
+  readonly dataDigest: DigestPolicy;
+  readonly log: (line: string) => void;
+}
+
+export interface OfferedUnit {
+  readonly target: string;
+  readonly lun: number;
+  readonly backing: string;
+  readonly size: number;
+  readonly blockLength: number;
+  readonly readOnly: boolean;
+}
+
+export class EmbeddedTarget {
+  readonly units: readonly OfferedUnit[];
+  readonly #target: IscsiTarget;
+  readonly #servers: readonly BlockDeviceServer[];
+
+  private constructor(target: IscsiTarget, servers: readonly BlockDeviceServer[], units: readonly OfferedUnit[]) {
+    this.#target = target;
+    this.#servers = servers;
+    this.units = units;
+  }
+
+  /** Opens the media and listens. Rejects with `bad-configuration` and the cause; nothing stays open then. */
+  static async start(options: EmbeddedTargetOptions): Promise<EmbeddedTarget> {
+    const media: Medium[] = [];
+    try {
+      const offered: OfferedUnit[] = [];
+      const byTarget = new Map<string, ServedUnitOptions[]>();
+      for (const spec of withLuns(options)) {
+        const medium = await openMedium(spec);
+        media.push(medium);
+        const units = byTarget.get(spec.target) ?? [];
+        byTarget.set(spec.target, units);
+        const readOnly = spec.readOnly || medium.readOnly;
+        const backing = 'memory' in spec.backing ? 'memory' : resolve(spec.backing.file);
+        units.push({
+          lun: spec.lun,
+          medium,
+          blockLength: spec.blockLength,
+          serial: serialOf(spec.target, spec.lun, backing),
+          product: 'memory' in spec.backing ? 'MEMORY DISK' : 'FILE DISK',
+          readOnly,
+        });
+        offered.push({ target: spec.target, lun: spec.lun, backing, size: medium.size, blockLength: spec.blockLength, readOnly });
+      }
+      const servers = [...byTarget].map(([name, units]) => ({
+        name,
+        deviceServer: new BlockDeviceServer({ units, log: options.log }),
+      }));
+      const chap = options.chap === undefined ? {} : { chap: chapOptions(options.chap) };
+      const target = await IscsiTarget.listen({
+        endpoint: options.endpoint,
+        transport: createTcpTransport({ headerDigest: options.headerDigest, dataDigest: options.dataDigest }),
+        targets: servers.map((server) => ({ ...server, ...chap })),
+        log: options.log,
+      });
+      return new EmbeddedTarget(
+        target,
+        servers.map(({ deviceServer }) => deviceServer),
+        offered,
+      );
+    } catch (error) {
+      await Promise.allSettled(media.map((medium) => medium.close()));
+      throw error;
+    }
+  }
+
+  get endpoint(): Endpoint {
+    return this.#target.endpoint;
+  }
+
+  /** `orderly` waits a little for initiators to log out. All that was written is on the media then. */
+  async close(mode: 'orderly' | 'abrupt'): Promise<void> {
+    await this.#target.close(mode);
+    for (const server of this.#servers) await server.close();
+  }
+}
+
+/** Gives each unit its target, and its LUN: its own, or the next that is free. */
+function withLuns({ name, units }: EmbeddedTargetOptions): (UnitSpec & { readonly lun: number; readonly target: string })[] {
+  const taken = new Map<string, Set<number>>();
+  const numbersOf = (target: string) => {
+    const numbers = taken.get(target) ?? new Set<number>();
+    taken.set(target, numbers);
+    return numbers;
+  };
+  for (const { target = name, lun } of units) {
+    if (lun === undefined) continue;
+    if (numbersOf(target).has(lun)) throw new IserfsError('bad-configuration', `LUN ${lun} of ${target} is given twice`);
+    numbersOf(target).add(lun);
+  }
+  return units.map((unit) => {
+    const { target = name } = unit;
+    const numbers = numbersOf(target);
+    let { lun } = unit;
+    if (lun === undefined) {
+      lun = 0;
+      while (numbers.has(lun)) lun++;
+      numbers.add(lun);
+    }
+    return { ...unit, lun, target };
+  });
+}
+
+async function openMedium(spec: UnitSpec): Promise<Medium> {
+  const { backing, blockLength, readOnly } = spec;
+  if ('memory' in backing) {
+    if (backing.memory % blockLength !== 0) {
+      throw new IserfsError(
+        'bad-configuration',
+        `a size of ${backing.memory} bytes is not a multiple of the block size ${blockLength}`,
+      );
+    }
+    const memory = new MemoryMedium(backing.memory);
+    return spec.volatileCache ? new VolatileCacheMedium(memory) : memory;
+  }
+  const file = await FileMedium.open({
+    path: resolve(backing.file),
+    blockLength,
+    readOnly,
+    ...(backing.createSize === undefined ? {} : { createSize: backing.createSize }),
+  });
+  return spec.volatileCache && !file.readOnly ? new VolatileCacheMedium(file) : file;
+}
+
+/** The same for the same backing at every start: initiators go on after a restart only with the disk they know. */
+function serialOf(target: string, lun: number, backing: string): string {
+  return createHash('sha256').update(`${target}\n${lun}\n${backing}`).digest('hex').slice(0, 16);
+}

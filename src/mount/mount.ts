@@ -1,0 +1,292 @@
+/**
+ * The composition root of a mount: settings to targets, their logical units through the cache to images,
+ * images and texts to a tree, the tree to a FUSE host; and the way back, where everything that was
+ * acknowledged reaches the targets before the sessions end (I9). No protocol, no format of a text.
+ */
+
+import { join } from 'node:path';
+import { aborted, sleep, systemClock } from '../clock.ts';
+import { describeOptions } from '../config/options.ts';
+import type { MountSettings } from '../config/settings.ts';
+import { describeError, IserfsError } from '../errors.ts';
+import { type FuseHost, ROOT_INODE } from '../fuse/host.ts';
+import { checkFuse, prepareMountpoint } from '../fuse/mountpoint.ts';
+import { Operations } from '../fuse/operations.ts';
+import { mountPortable } from '../fuse/portable-host.ts';
+import { Tree, type TreeModel } from '../fuse/tree.ts';
+import { BlockCache } from '../scsi/block-cache.ts';
+import { BufferPool } from '../scsi/buffer-pool.ts';
+import { SeveralErrors } from '../several-errors.ts';
+import { VERSION } from '../version.ts';
+import type { MountedLun } from './mounted-lun.ts';
+import { MountedTarget } from './mounted-target.ts';
+import type { MountSnapshot } from './snapshot.ts';
+import { planTargets } from './target-plan.ts';
+import { renderText } from './text-files.ts';
+
+/** What is said of a mount when its tree is there. */
+export interface ReadyReport {
+  readonly pid: number;
+  readonly mountpoint: string;
+  /** Absolute paths of the images that can be opened. */
+  readonly images: readonly { readonly path: string; readonly size: number; readonly writable: boolean }[];
+  /** One line per target or LUN that is there by name only. */
+  readonly problems: readonly string[];
+}
+
+export interface MountContext {
+  readonly initiatorName: string;
+  readonly log: (line: string) => void;
+}
+
+/** Everything up to the decision whether there is something to mount takes no longer, silence included. */
+const BRING_UP_MS = 9000;
+/** Targets that do not answer a logout are left. */
+const LOGOUT_MS = 5000;
+
+export class Mount {
+  readonly #settings: MountSettings;
+  readonly #context: MountContext;
+  readonly #mountpoint: string;
+  readonly #startedAt = new Date();
+  readonly #startedMs = systemClock.now();
+  readonly #pool = new BufferPool();
+  readonly #cache: BlockCache;
+  readonly #tree: Tree;
+  readonly #operations: Operations;
+  /** Problems of discovery, which belong to no target. */
+  readonly #notes: string[] = [];
+  /** What each image shows, by inode. */
+  readonly #images = new Map<number, MountedLun>();
+  #targets: MountedTarget[] = [];
+  #host: FuseHost | undefined;
+  #isClosing = false;
+
+  /**
+   * Logs in and mounts. Resolves when the tree is there and at least one LUN can be read; rejects with the
+   * causes otherwise, and nothing is left mounted or logged in. `signal` gives it up.
+   */
+  static async start(settings: MountSettings, context: MountContext, signal: AbortSignal): Promise<Mount> {
+    await checkFuse({ allowOther: settings.options['allow-other'], helpers: ['fusermount'] });
+    const { path, staleMountsRemoved } = await prepareMountpoint(settings.mountpoint);
+    if (staleMountsRemoved > 0) context.log(`removed what a killed process had left mounted on ${path}`);
+    const mount = new Mount(settings, context, path);
+    try {
+      await mount.#bringUp(signal);
+      signal.throwIfAborted();
+      await mount.#attachHost();
+      return mount;
+    } catch (error) {
+      await mount.#abandon();
+      throw signal.aborted ? new IserfsError('aborted', 'interrupted; nothing is mounted') : error;
+    }
+  }
+
+  private constructor(settings: MountSettings, context: MountContext, mountpoint: string) {
+    const { options } = settings;
+    this.#settings = settings;
+    this.#context = context;
+    this.#mountpoint = mountpoint;
+    this.#cache = new BlockCache({ pool: this.#pool, bytes: options['cache-size'], readahead: options.readahead });
+    this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
+    this.#operations = new Operations({
+      render: async (inode) => new TextEncoder().encode(this.#text(inode)),
+      failed: (error) => context.log(describeError(error)),
+    });
+  }
+
+  /** What can be used and what cannot. */
+  get report(): ReadyReport {
+    const luns = this.#targets.flatMap((target) => target.luns.map((lun) => ({ target, lun })));
+    return {
+      pid: process.pid,
+      mountpoint: this.#mountpoint,
+      images: luns.flatMap(({ target, lun }) =>
+        lun.device === undefined
+          ? []
+          : [
+              {
+                path: join(this.#mountpoint, target.name, `lun${lun.label}`, 'image'),
+                size: lun.device.info.size,
+                writable: !lun.device.info.writeProtected,
+              },
+            ],
+      ),
+      problems: [...this.#notes, ...this.#targets.flatMap((target) => target.failures.map(describeError))],
+    };
+  }
+
+  /** Resolves when the kernel has ended the mount: nobody uses it any more. */
+  get ended(): Promise<void> {
+    return this.#presentHost.closed.then(() => {});
+  }
+
+  /** Takes the tree out of the name space; files that are open are served on. */
+  async detach(): Promise<void> {
+    await this.#presentHost.unmount('lazy');
+  }
+
+  /**
+   * The way down, after `ended` or when that takes too long: requests under way are answered, what was
+   * written is flushed, the sessions are logged out. Resolves with what did not go well; `signal` cuts it short.
+   */
+  async close(options: { readonly signal: AbortSignal }): Promise<string[]> {
+    this.#isClosing = true;
+    const cut = aborted(options.signal);
+    const failures: string[] = [];
+    await Promise.race([this.#operations.drained(), cut]);
+    const luns = this.#targets.flatMap((target) => target.luns);
+    await Promise.all(
+      luns.map(async (lun) => {
+        const failure = await Promise.race([flush(lun), cut.then(() => 'it was not flushed: stopped by a second signal')]);
+        if (failure !== undefined) failures.push(`${lun.description}: ${failure}`);
+      }),
+    );
+    await Promise.race([this.#closeTargets(), sleep(systemClock, LOGOUT_MS), cut]);
+    return failures;
+  }
+
+  snapshot(): MountSnapshot {
+    const { capacity, bytes, limboBytes, evictions } = this.#cache.stats;
+    return {
+      version: VERSION,
+      pid: process.pid,
+      mountpoint: this.#mountpoint,
+      initiatorName: this.#context.initiatorName,
+      startedAt: this.#startedAt,
+      uptimeMs: systemClock.now() - this.#startedMs,
+      options: describeOptions({ ...this.#settings.options, 'initiator-name': undefined }),
+      cache: {
+        capacity,
+        bytes,
+        limboBytes,
+        evictions,
+        poolBytesInUse: this.#pool.bytesInUse,
+        poolBytesAllocated: this.#pool.bytesAllocated,
+      },
+      openImages: this.#host?.openImages ?? 0,
+      notes: this.#notes,
+      targets: this.#targets.map((target) => target.snapshot()),
+    };
+  }
+
+  get #presentHost(): FuseHost {
+    if (this.#host === undefined) throw new IserfsError('internal', 'the mount has not started');
+    return this.#host;
+  }
+
+  /** Discovery and logins. Rejects where no LUN can be read. */
+  async #bringUp(signal: AbortSignal): Promise<void> {
+    const { initiatorName, log } = this.#context;
+    const timeUp = new AbortController();
+    const bound = Math.max(BRING_UP_MS, this.#settings.options['login-timeout'] + 4000);
+    const cancelTimer = systemClock.schedule(bound, () => timeUp.abort(new Error(`no answer within ${bound / 1000} s`)));
+    const limit = AbortSignal.any([signal, timeUp.signal]);
+    try {
+      const plan = await planTargets(this.#settings, initiatorName, limit);
+      this.#notes.push(...plan.failures.map(describeError), ...plan.notes);
+      for (const note of this.#notes) log(note);
+      this.#targets = plan.targets.map(
+        (target) =>
+          new MountedTarget(
+            target,
+            {
+              settings: this.#settings,
+              initiatorName,
+              pool: this.#pool,
+              cache: this.#cache,
+              clock: systemClock,
+              log,
+              changed: () => this.#updateTree(),
+            },
+            limit,
+          ),
+      );
+      await Promise.race([Promise.all(this.#targets.map((target) => target.attempted)), aborted(limit)]);
+    } finally {
+      cancelTimer();
+    }
+    const failures = this.#targets.flatMap((target) => target.failures);
+    for (const failure of failures) log(describeError(failure));
+    if (this.#targets.some((target) => target.luns.some((lun) => lun.device !== undefined))) return;
+    const [first, ...rest] = [...failures, ...this.#notes.map((note) => new IserfsError('target-not-found', note))];
+    throw SeveralErrors.from([first ?? new IserfsError('target-not-found', 'the portals offer no targets'), ...rest]);
+  }
+
+  async #attachHost(): Promise<void> {
+    const { options } = this.#settings;
+    this.#host = await mountPortable({
+      mountpoint: this.#mountpoint,
+      upcalls: this.#operations,
+      uid: process.getuid?.() ?? 0,
+      gid: process.getgid?.() ?? 0,
+      allowOther: options['allow-other'],
+      readOnly: options['read-only'],
+      source: 'iserfs',
+      directIo: options.shared,
+    });
+    this.#updateTree();
+  }
+
+  /** Makes the tree show the logical units as they are now. */
+  #updateTree(): void {
+    if (this.#host === undefined || this.#isClosing) return;
+    const { add, remove } = this.#tree.update(this.#model(), Date.now());
+    for (const inode of remove) this.#operations.detach(inode);
+    const before = new Map(this.#images);
+    this.#images.clear();
+    for (const target of this.#targets) {
+      for (const lun of target.luns) {
+        const inode = this.#tree.imageInode(target.name, lun.label);
+        if (inode === undefined || lun.device === undefined) continue;
+        this.#images.set(inode, lun);
+        if (before.get(inode) !== lun) this.#operations.attach(inode, lun.device);
+      }
+    }
+    for (const inode of before.keys()) if (!this.#images.has(inode)) this.#operations.detach(inode);
+    this.#host.setEntries(add, remove);
+  }
+
+  #model(): TreeModel {
+    return {
+      targets: this.#targets.map((target) => ({
+        name: target.name,
+        luns: target.luns.map((lun) => ({
+          label: lun.label,
+          ...(lun.identityKey === undefined ? {} : { identity: lun.identityKey }),
+          ...(lun.device === undefined
+            ? {}
+            : { image: { size: lun.device.info.size, writeProtected: lun.device.info.writeProtected } }),
+        })),
+      })),
+    };
+  }
+
+  #text(inode: number): string {
+    const source = this.#tree.textSource(inode);
+    if (source === undefined) throw new IserfsError('internal', `inode ${inode} of ${ROOT_INODE} is no text`);
+    return renderText(source, this.snapshot());
+  }
+
+  /** A start that failed: nothing stays. */
+  async #abandon(): Promise<void> {
+    this.#isClosing = true;
+    await this.#host?.unmount('lazy').catch((error: unknown) => this.#context.log(describeError(error)));
+    await Promise.race([this.#closeTargets(), sleep(systemClock, LOGOUT_MS)]);
+  }
+
+  async #closeTargets(): Promise<void> {
+    await Promise.all(this.#targets.map((target) => target.close()));
+  }
+}
+
+/** Has a logical unit that was written to put everything on stable storage; resolves with why it did not. */
+async function flush(lun: MountedLun): Promise<string | undefined> {
+  if (lun.device === undefined || lun.unit?.status.writes === 0) return undefined;
+  try {
+    await lun.device.flush();
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * One target of a mount: its session, its logical units as they come and go, and what its status files
+ * say. A target that cannot be reached is kept and tried again; a logical unit that cannot be attached is
+ * kept by name, with the reason. Knows no tree and no file.
+ */
+
+import { type Clock, sleep } from '../clock.ts';
+import { type ConnectionSettings, chapFor, type DirectTarget, wantsLun } from '../config/settings.ts';
+import { describeError, errorCode, IserfsError } from '../errors.ts';
+import { Initiator } from '../iser/initiator.ts';
+import { quirksOf } from '../iser/iscsi/peer-quirks.ts';
+import type { BlockCache } from '../scsi/block-cache.ts';
+import type { BufferPool } from '../scsi/buffer-pool.ts';
+import { LogicalUnit } from '../scsi/logical-unit.ts';
+import { lunLabel } from '../scsi/lun.ts';
+import type { Lun } from '../scsi/port.ts';
+import { reportLuns } from '../scsi/scan.ts';
+import { MountedLun } from './mounted-lun.ts';
+import { connectionOptions } from './sessions.ts';
+import type { TargetSnapshot } from './snapshot.ts';
+
+export interface TargetContext {
+  readonly settings: ConnectionSettings;
+  readonly initiatorName: string;
+  readonly pool: BufferPool;
+  readonly cache: BlockCache;
+  readonly clock: Clock;
+  readonly log: (line: string) => void;
+  /** The set of logical units, or what the tree shows of one, has changed. */
+  readonly changed: () => void;
+}
+
+const KEEPALIVE_MS = 5000;
+const MAX_COMMANDS = 128;
+const ATTACHING_AT_ONCE = 8;
+/** How often a target that could not be logged in to is tried again. */
+const RETRY_MS = 30_000;
+/** Reasons that do not go away by waiting, and that some targets answer by locking the account. */
+const lastingReasons: ReadonlySet<string> = new Set(['authentication-failed', 'bad-configuration', 'unsupported']);
+
+export class MountedTarget {
+  readonly name: string;
+  /** Settles when the first attempt has ended, one way or the other. Never rejects. */
+  readonly attempted: Promise<void>;
+  readonly #request: DirectTarget;
+  readonly #context: TargetContext;
+  readonly #closing = new AbortController();
+  readonly #luns = new Map<Lun, MountedLun>();
+  #initiator: Initiator | undefined;
+  #failure: unknown;
+  /** The scan under way, and whether another one must follow. */
+  #scan: Promise<void> | undefined;
+  #scanAgain = false;
+
+  /** Starts to log in. `signal` ends the first attempt, not what follows. */
+  constructor(request: DirectTarget, context: TargetContext, signal: AbortSignal) {
+    this.name = request.name;
+    this.#request = request;
+    this.#context = context;
+    this.attempted = this.#firstAttempt(signal);
+  }
+
+  /** By ascending LUN. Logical units that are no disks and only manage the target are left out. */
+  get luns(): MountedLun[] {
+    return [...this.#luns.values()].filter((lun) => !lun.isHidden).sort((one, other) => (one.lun < other.lun ? -1 : 1));
+  }
+
+  /** Why there is nothing to read, if so: of the target, or else of each logical unit. */
+  get failures(): unknown[] {
+    if (this.#failure !== undefined) return [this.#failure];
+    const luns = this.luns;
+    if (luns.length === 0) {
+      const wanted = this.#context.settings.luns;
+      const which = wanted === undefined ? 'no logical units' : `no logical unit ${wanted.join(' or ')}`;
+      return [new IserfsError('logical-unit-gone', `${this.name} shows this initiator ${which}`)];
+    }
+    return luns.flatMap((lun) => (lun.failure === undefined ? [] : [lun.failure]));
+  }
+
+  snapshot(): TargetSnapshot {
+    const session = this.#initiator?.status;
+    const problem = this.#failure === undefined ? undefined : describeError(this.#failure);
+    return {
+      name: this.name,
+      state: session?.state ?? (this.#failure === undefined ? 'connecting' : 'unavailable'),
+      problem: problem ?? (session?.state === 'logged-in' ? undefined : session?.lastError),
+      session,
+      luns: this.luns.map((lun) => lun.snapshot()),
+    };
+  }
+
+  /** Ends the session and all that hangs on it; what was not flushed is not flushed here. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing.abort(new IserfsError('aborted', 'the mount ends'));
+    await Promise.all([...this.#luns.values()].map((lun) => lun.close()));
+    await this.#initiator?.logout();
+    await this.attempted;
+    await this.#scan;
+  }
+
+  async #firstAttempt(signal: AbortSignal): Promise<void> {
+    await this.#logIn(AbortSignal.any([signal, this.#closing.signal]));
+    if (this.#initiator === undefined) void this.#keepTrying();
+  }
+
+  /** Logs in and scans. Never rejects: the reason stays in `#failure`. */
+  async #logIn(signal: AbortSignal): Promise<void> {
+    const { settings, initiatorName, clock, log } = this.#context;
+    try {
+      const { options } = settings;
+      const initiator = await Initiator.connect(
+        {
+          ...connectionOptions(settings, initiatorName, chapFor(settings, this.name), clock),
+          targetName: this.name,
+          portals: this.#request.portals,
+          commandTimeoutMs: options['command-timeout'],
+          recoveryTimeoutMs: options['recovery-timeout'],
+          keepaliveIntervalMs: KEEPALIVE_MS,
+          keepaliveTimeoutMs: KEEPALIVE_MS,
+          maxCommands: MAX_COMMANDS,
+          log,
+        },
+        signal,
+      );
+      this.#initiator = initiator;
+      this.#failure = undefined;
+      if (this.#closing.signal.aborted) {
+        await initiator.logout();
+        return;
+      }
+      initiator.subscribe((event) => {
+        // The units may have changed while nobody could be told.
+        if (event.type === 'nexus-established') this.rescan();
+      });
+      await this.#scanNow();
+    } catch (error) {
+      this.#failure = signal.aborted && errorCode(error) === 'aborted' ? this.#noAnswer() : error;
+    }
+  }
+
+  #noAnswer(): IserfsError {
+    return new IserfsError('unreachable', `${this.name}: no login in time`, {
+      hint: 'Check the portal, or allow more time with --login-timeout.',
+    });
+  }
+
+  async #keepTrying(): Promise<void> {
+    const { clock, log, changed } = this.#context;
+    const { signal } = this.#closing;
+    try {
+      while (this.#initiator === undefined && !lastingReasons.has(errorCode(this.#failure))) {
+        await sleep(clock, RETRY_MS, signal);
+        const before = this.#failure === undefined ? '' : describeError(this.#failure);
+        await this.#logIn(signal);
+        if (this.#initiator !== undefined) log(`${this.name}: logged in`);
+        else if (describeError(this.#failure) !== before) log(describeError(this.#failure));
+      }
+    } catch {
+      return; // closed meanwhile
+    }
+    changed();
+  }
+
+  /** Looks which logical units there are; once more after the scan under way, if there is one. */
+  rescan(): void {
+    this.#scanAgain = true;
+    this.#scan ??= this.#scanNow().finally(() => {
+      this.#scan = undefined;
+      if (this.#scanAgain && !this.#closing.signal.aborted) this.rescan();
+    });
+  }
+
+  /** Never rejects. */
+  async #scanNow(): Promise<void> {
+    this.#scanAgain = false;
+    const initiator = this.#initiator;
+    if (initiator === undefined || this.#closing.signal.aborted) return;
+    const { settings, clock, log, changed } = this.#context;
+    try {
+      const all = await reportLuns(initiator, { clock, commandTimeoutMs: settings.options['command-timeout'] });
+      const wanted = all.filter((lun) => wantsLun(settings, this.name, lunLabel(lun)));
+      await this.#removeAllBut(new Set(wanted));
+      await this.#attachAll(initiator, wanted);
+      this.#failure = undefined;
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      // Units that are known go on; without any, the reason is the target's.
+      if (this.#luns.size === 0) this.#failure = error;
+      log(`${this.name}: the logical units could not be listed: ${describeError(error)}`);
+    }
+    changed();
+  }
+
+  async #removeAllBut(wanted: ReadonlySet<Lun>): Promise<void> {
+    const gone = [...this.#luns].filter(([lun]) => !wanted.has(lun));
+    for (const [lun, mounted] of gone) {
+      this.#luns.delete(lun);
+      this.#context.log(`${this.name}: logical unit ${mounted.label} is gone`);
+    }
+    await Promise.all(gone.map(([, mounted]) => mounted.close()));
+  }
+
+  async #attachAll(initiator: Initiator, wanted: readonly Lun[]): Promise<void> {
+    const queue = wanted.filter((lun) => {
+      const known = this.#luns.get(lun);
+      known?.revalidate();
+      return known?.unit === undefined;
+    });
+    for (const lun of queue) if (!this.#luns.has(lun)) this.#luns.set(lun, new MountedLun(this.name, lun, this.#context));
+    const worker = async () => {
+      for (let lun = queue.shift(); lun !== undefined; lun = queue.shift()) await this.#attach(initiator, lun);
+    };
+    await Promise.all(Array.from({ length: ATTACHING_AT_ONCE }, worker));
+  }
+
+  /** Never rejects: the reason stays with the logical unit. */
+  async #attach(initiator: Initiator, lun: Lun): Promise<void> {
+    const { settings, pool, clock, log, changed } = this.#context;
+    const mounted = this.#luns.get(lun);
+    try {
+      const unit = await LogicalUnit.attach(initiator, lun, {
+        pool,
+        readOnly: settings.options['read-only'],
+        commandTimeoutMs: settings.options['command-timeout'],
+        recoveryTimeoutMs: settings.options['recovery-timeout'],
+        awaitsFence: (identity) => !quirksOf(identity).terminatesOldTasksOnReinstatement,
+        log,
+        clock,
+        signal: this.#closing.signal,
+      });
+      if (mounted === undefined || this.#closing.signal.aborted) await unit.close();
+      else mounted.attached(unit, () => this.rescan());
+    } catch (error) {
+      mounted?.failed(error);
+    }
+    changed();
+  }
+}

@@ -1,0 +1,38 @@
+/** Logs in to targets, looks at their logical units, and logs out: what `ls` and `info` show of a portal. */
+
+import { systemClock } from '../clock.ts';
+import type { ConnectionSettings } from '../config/settings.ts';
+import { describeError } from '../errors.ts';
+import { BlockCache } from '../scsi/block-cache.ts';
+import { BufferPool } from '../scsi/buffer-pool.ts';
+import { MountedTarget } from './mounted-target.ts';
+import type { TargetSnapshot } from './snapshot.ts';
+import { planTargets } from './target-plan.ts';
+
+/** Rejects where no target is known; a target that cannot be looked at is there with its problem. */
+export async function surveyTargets(
+  settings: ConnectionSettings,
+  initiatorName: string,
+  { signal, warn }: { readonly signal: AbortSignal; readonly warn: (line: string) => void },
+): Promise<TargetSnapshot[]> {
+  const plan = await planTargets(settings, initiatorName, signal);
+  for (const failure of plan.failures) warn(describeError(failure));
+  for (const note of plan.notes) warn(note);
+  const pool = new BufferPool();
+  const context = {
+    settings,
+    initiatorName,
+    pool,
+    cache: new BlockCache({ pool, bytes: 0, readahead: 0 }),
+    clock: systemClock,
+    log: () => {},
+    changed: () => {},
+  };
+  const targets = plan.targets.map((target) => new MountedTarget(target, context, signal));
+  try {
+    await Promise.all(targets.map((target) => target.attempted));
+    return targets.map((target) => target.snapshot());
+  } finally {
+    await Promise.all(targets.map((target) => target.close()));
+  }
+}
