@@ -1,7 +1,8 @@
 /**
  * Drives one command of a logical unit to its end: issues it, judges the outcome, and issues it again
  * where that is right, never without passing its passage anew, so that nothing overtakes recovery.
- * Bounded in attempts and time. Knows what a retry is, not what a unit attention or a lost nexus means:
+ * Bounded in attempts, and in the time that a device stays busy: how long the passage keeps a command waiting
+ * is not held against the device. Knows what a retry is, not what a unit attention or a lost nexus means:
  * the passage does.
  */
 
@@ -93,7 +94,7 @@ export class CommandRunner {
 
   /** Resolves with the number of bytes transferred once the command has ended well. */
   async run(request: CommandRequest, passage: Passage): Promise<number> {
-    const attempts = new Attempts(this.#options.clock.now() + this.#options.commandTimeoutMs);
+    const attempts = new Attempts();
     for (;;) {
       const ticket = await this.#enter(request, passage);
       let step: Step;
@@ -139,7 +140,8 @@ export class CommandRunner {
         passage.onFailed(outcome.error);
         throw outcome.error;
       case 'busy':
-        if (this.#options.clock.now() >= attempts.patienceEnds) throw outcome.error;
+        attempts.busySince ??= this.#options.clock.now();
+        if (this.#options.clock.now() - attempts.busySince >= commandTimeoutMs) throw outcome.error;
         return { type: 'wait' };
       case 'again':
         if (++attempts.failed > MOST_FAILED_ATTEMPTS) throw outcome.error;
@@ -160,6 +162,7 @@ export class CommandRunner {
   #rejected(error: unknown, request: CommandRequest, passage: Passage, ticket: Ticket, attempts: Attempts): Step {
     if (error instanceof NexusLostError) {
       passage.onNexusLost(error, ticket, request);
+      attempts.busySince = undefined;
       if (error.mayHaveExecuted && ++attempts.lostNexuses > MOST_LOST_NEXUSES) throw error;
       this.counters.reissues++;
       return { type: 'again' };
@@ -188,17 +191,14 @@ type Step = { readonly type: 'done'; readonly transferred: number } | { readonly
 
 /** What one command has been through. */
 class Attempts {
-  readonly patienceEnds: number;
+  /** When the device said for the first time that it cannot take the command. */
+  busySince: number | undefined;
   waits = 0;
   failed = 0;
   timeouts = 0;
   unitAttentions = 0;
   deferred = 0;
   lostNexuses = 0;
-
-  constructor(patienceEnds: number) {
-    this.patienceEnds = patienceEnds;
-  }
 }
 
 function contextOf(request: CommandRequest, description: string): SenseContext {

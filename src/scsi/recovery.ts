@@ -230,14 +230,19 @@ export class Recovery {
     this.#options.gate.close();
     this.#nexus = undefined;
     this.#enterState({ type: 'recovering', reason });
-    this.#running = this.#run().finally(() => {
-      this.#running = undefined;
+    const running = this.#run().finally(() => {
+      if (this.#running === running) this.#running = undefined;
     });
+    this.#running = running;
   }
 
   async #run(): Promise<void> {
     const { gate, port } = this.#options;
-    const since = this.#options.clock.now();
+    const { clock } = this.#options;
+    /** Since when requests wait. */
+    let since = clock.now();
+    /** The nexus that was tried last, and since when. */
+    let tried: { readonly nexus: number; readonly sinceMs: number } | undefined;
     for (let attempt = 0; !this.#stop.signal.aborted; attempt++) {
       await gate.settled();
       let nexus: number;
@@ -245,12 +250,16 @@ export class Recovery {
         nexus = await this.#unlessStopped(port.established());
       } catch (error) {
         await this.#awaitNexus(asError(error));
+        since = clock.now();
         continue;
       }
+      if (tried?.nexus !== nexus) tried = { nexus, sinceMs: clock.now() };
       try {
         await this.#restore(nexus);
         if (this.#again || port.nexus !== nexus) continue;
         this.#recoveries++;
+        // From here on whatever comes up begins a recovery of its own.
+        this.#running = undefined;
         this.#openGate(nexus);
         return;
       } catch (error) {
@@ -258,8 +267,9 @@ export class Recovery {
         this.#logFailure(error);
         const isPresent = errorCode(error) !== 'logical-unit-gone';
         if (errorCode(error) === 'logical-unit-changed') return this.#fail(asError(error));
-        if (!isPresent && this.#options.clock.now() - since > RETURN_GRACE_MS) {
+        if (!isPresent && clock.now() - tried.sinceMs > RETURN_GRACE_MS) {
           await this.#awaitNewNexus(asError(error), nexus);
+          since = clock.now();
           continue;
         }
         await this.#pause(attempt, error, since);
@@ -298,8 +308,9 @@ export class Recovery {
 
   #openGate(nexus: number): void {
     this.#nexus = nexus;
-    this.#enterState({ type: 'ready' });
     this.#options.gate.open(nexus);
+    // Last: whoever hears of it may have recovery begin again, which closes the gate.
+    this.#enterState({ type: 'ready' });
   }
 
   /** The port has given up for now: everything fails until it has a nexus again. */

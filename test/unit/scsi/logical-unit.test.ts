@@ -305,6 +305,18 @@ describe('retrying', () => {
     expect(bench.port.countOf(READ_10)).toBeLessThan(100);
   });
 
+  it('has patience with a busy device also after a long wait for the session', async () => {
+    const bench = new Bench(plainDisk);
+    const unit = await bench.attach();
+    bench.port.loseNexus();
+    const write = unit.write(0, filled(512, 5));
+    await bench.clock.advance(60_000);
+    failNext(bench.port, WRITE_10, busy, busy);
+    bench.port.establish();
+    await bench.soon(write);
+    expect(bench.port.medium.subarray(0, 512)).toEqual(filled(512, 5));
+  });
+
   it('does not pass off a short read as data', async () => {
     const bench = new Bench(plainDisk);
     bench.port.medium.fill(7);
@@ -745,6 +757,36 @@ describe('a lost session', () => {
     await bench.clock.advance(3000);
     bench.port.disk = plainDisk;
     expect(await bench.codeOf(read)).toBe('no error');
+  });
+
+  it('counts that little from when the session is back, however long the restart took', async () => {
+    const bench = new Bench(plainDisk);
+    const unit = await bench.attach();
+    bench.port.disk = { ...plainDisk, deviceType: 0x7f };
+    bench.port.loseNexus();
+    const read = unit.read(0, new Uint8Array(512));
+    await bench.clock.advance(60_000);
+    bench.port.establish();
+    await bench.clock.advance(3000);
+    bench.port.disk = plainDisk;
+    expect(await bench.codeOf(read)).toBe('no error');
+  });
+
+  it('looks again where it is asked to at the moment of its return', async () => {
+    const bench = new Bench(plainDisk, { reconnectMs: () => 5 });
+    const unit = await bench.attach();
+    let asked = false;
+    unit.onChange(({ type }) => {
+      if (asked || type !== 'state' || unit.status.state !== 'ready') return;
+      asked = true;
+      bench.port.disk = { ...plainDisk, writeProtected: true };
+      unit.revalidate();
+    });
+    bench.port.loseNexus();
+    await bench.clock.advance(1000);
+    expect(asked).toBe(true);
+    expect(unit.status.state).toBe('ready');
+    expect(unit.info.writeProtected).toBe(true);
   });
 
   it('is gone where the unit does not come back, until it does', async () => {
