@@ -3,10 +3,10 @@
  * mount is served by `iserfs mount` and touched by child processes only.
  */
 
-import { chmodSync, copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { run, runChecked } from '../support/child-process.ts';
+import { describeOutcome, run, runChecked } from '../support/child-process.ts';
 import { MountProcess, projectRoot, runCli } from '../support/cli-process.ts';
 import { findMount } from '../support/mounts.ts';
 import { writePatternFile } from '../support/pattern.ts';
@@ -229,6 +229,25 @@ describe('the tree', () => {
   });
 });
 
+describe('two mounts of one LUN', () => {
+  it('have sessions of their own, and each sees at the next open what the other has written', async () => {
+    await using one = await mountPlain(['--lun', '5']);
+    const args = ['--portal', tgtd.portal, '--target', plain.name, '--lun', '5'];
+    await using other = await MountProcess.start({ mountpoint: workdir.folder('other'), args });
+    expect(await tgtd.sessions(plain)).toHaveLength(2);
+    const data = join(workdir.path, 'from-one');
+    for (const round of [1, 2, 3]) {
+      writeFileSync(data, Buffer.alloc(MiB, `round ${round} `));
+      await runChecked('dd', [`if=${data}`, `of=${imageOf(one, 5)}`, 'bs=64k', 'conv=notrunc', 'status=none']);
+      await runChecked('cmp', ['-n', String(MiB), data, imageOf(other, 5)]);
+    }
+    for (const mount of [one, other]) {
+      const status = JSON.parse(await runChecked('cat', [join(mount.mountpoint, plain.name, 'status.json')]));
+      expect(status.reconnects).toBe(0);
+    }
+  });
+});
+
 describe('CHAP', () => {
   it('mounts with secrets from files, both ways', async () => {
     const secret = secretFile('secret', CHAP.secret);
@@ -270,23 +289,32 @@ describe('CHAP', () => {
 });
 
 describe.skipIf(!isRoot)('without privileges', () => {
-  it('mounts, reads, writes and unmounts as an ordinary user', async () => {
+  it('mounts, copies, writes, makes a file system and unmounts as an ordinary user', async () => {
     await using space = await UnprivilegedSpace.create(workdir);
     const mountpoint = await space.folder('mnt');
-    const args = ['mount', mountpoint, '--portal', tgtd.portal, '--target', plain.name, '--lun', '5'];
-    const mounted = await space.run(space.node, [space.cli, ...args], { timeoutMs: 20_000 });
-    expect(mounted, mounted.stderr).toMatchObject({ status: 0 });
+    const succeed = async (command: string, ...args: string[]) => {
+      const outcome = await space.run(command, args, { timeoutMs: 60_000 });
+      expect(outcome.status, describeOutcome(outcome)).toBe(0);
+      return outcome.stdout;
+    };
+    await succeed(space.node, space.cli, 'mount', mountpoint, '--portal', tgtd.portal, '--target', plain.name);
     const image = join(mountpoint, plain.name, 'lun5', 'image');
-    const written = await space.run('dd', ['if=/dev/zero', `of=${image}`, 'bs=1M', 'conv=fsync', 'count=8', 'status=none'], {
-      timeoutMs: 30_000,
-    });
-    expect(written, written.stderr).toMatchObject({ status: 0 });
-    expect((await space.run('cmp', ['-n', String(8 * MiB), '/dev/zero', image])).status).toBe(0);
-    expect(statSync(backingOf(5)).size).toBe(64 * MiB);
-    await runChecked('cmp', ['-n', String(8 * MiB), '/dev/zero', backingOf(5)]);
-    const unmounted = await space.run(space.node, [space.cli, 'umount', mountpoint], { timeoutMs: 20_000 });
-    expect(unmounted, unmounted.stderr).toMatchObject({ status: 0 });
-    expect((await space.run('ls', [mountpoint])).stdout).toBe('');
+    const copy = join(space.home, 'copy');
+    await succeed('cp', image, copy);
+    expect(
+      await succeed(space.node, join(space.project, 'test', 'support', 'mirror-writes.mjs'), image, copy, '1000', '9'),
+    ).toContain('1000 operations');
+    await succeed('cmp', copy, image);
+    // The backing file is the judge; it stands outside of the user's reach.
+    const sum = (await succeed('sha256sum', copy)).split(' ')[0];
+    expect(await sha256(backingOf(5))).toBe(sum);
+    const first = (await succeed('sha256sum', join(mountpoint, plain.name, 'lun1', 'image'))).split(' ')[0];
+    expect(await sha256(backingOf(1))).toBe(first);
+    await succeed('/sbin/mkfs.ext4', '-q', '-F', image);
+    await succeed('/sbin/e2fsck', '-f', '-n', image);
+    await succeed(space.node, space.cli, 'umount', mountpoint);
+    expect(await succeed('ls', mountpoint)).toBe('');
+    await runChecked('e2fsck', ['-f', '-n', backingOf(5)]);
   });
 });
 
