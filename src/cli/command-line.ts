@@ -4,6 +4,7 @@
  */
 
 import yargs, { type Argv } from 'yargs';
+import { nearest } from '../config/config.ts';
 import { mountOptions, type OptionName, optionNames } from '../config/options.ts';
 import { VERSION } from '../version.ts';
 import { CommandLineArguments, parseListen } from './command-line-arguments.ts';
@@ -39,7 +40,8 @@ export async function runCommandLine(argv: readonly string[], context: CommandCo
       if (text !== '') output.data(text); // help and version
     });
     return status;
-  } catch (error) {
+  } catch (thrown) {
+    const error = thrown instanceof UnknownOption ? await withSuggestion(thrown, argv, context, run) : thrown;
     output.fail(error);
     if (error instanceof UsageError && error.hint === undefined) output.say(`  See: iserfs ${helpOn(argv)}--help`);
     return exitStatusOf(error);
@@ -50,6 +52,19 @@ export async function runCommandLine(argv: readonly string[], context: CommandCo
 function helpOn(argv: readonly string[]): string {
   const [command = ''] = argv;
   return COMMANDS.includes(command) ? `${command} ` : '';
+}
+
+/** `error`, with the option that was probably meant: one of those that the command's help lists. */
+async function withSuggestion(error: UnknownOption, argv: readonly string[], context: CommandContext, run: Run): Promise<Error> {
+  let help = '';
+  await grammar(argv, context, run).parseAsync([...helpOn(argv).split(' '), '--help'], {}, (_error, _argv, text) => {
+    help = text;
+  });
+  const meant = nearest(
+    error.option,
+    [...help.matchAll(/--([a-z-]+)/g)].map(([, name = '']) => name),
+  );
+  return meant === undefined ? error : new UsageError(`${error.message}; did you mean --${meant}?`);
 }
 
 type Run = (command: (args: CommandLineArguments) => Promise<number>) => (parsed: unknown) => Promise<void>;
@@ -120,7 +135,7 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
     .fail((message, error) => {
       // A command's own failure, or else what yargs found in argv.
       if (error !== undefined && error !== null && error.name !== 'YError') throw error;
-      throw usageError(message ?? error?.message ?? 'not understood');
+      throw usageError(message ?? error?.message ?? 'not understood', argv);
     });
 }
 
@@ -337,14 +352,39 @@ async function target(args: CommandLineArguments, context: CommandContext): Prom
   );
 }
 
-function usageError(message: string): UsageError {
-  const meant = /^Did you mean (.+)\?$/.exec(message);
-  if (meant !== null) return new UsageError(`no such command; did you mean "${meant[1]}"?`);
-  if (/\bchap-(mutual-)?secret\b(?!-file)/.test(message)) {
+/** The command has no option of this name. */
+class UnknownOption extends UsageError {
+  readonly option: string;
+
+  constructor(option: string) {
+    super(`unknown option ${option.length === 1 ? '-' : '--'}${option}`);
+    this.option = option;
+  }
+}
+
+/** What yargs found, in our words. */
+function usageError(message: string, argv: readonly string[]): UsageError {
+  const text = message.replace(/\s+/g, ' ').trim();
+  if (/\bchap-(mutual-)?secret\b(?!-file)/.test(text)) {
     return new UsageError(
       'a secret is not given on the command line, where everyone can see it',
       'Use --chap-secret-file FILE, the variable ISERFS_CHAP_SECRET, or the configuration file.',
     );
   }
-  return new UsageError(message.replace(/\s+/g, ' ').trim());
+  const meant = /^Did you mean (.+)\?$/.exec(text);
+  if (meant !== null) return new UsageError(`no such command; did you mean "${meant[1]}"?`);
+  const [, unknown] = /^Unknown arguments?: ([^,]+)/.exec(text) ?? [];
+  if (unknown !== undefined) {
+    if (argv.some((word) => word.startsWith('-') && word.replace(/^-+|=.*$/g, '') === unknown)) return new UnknownOption(unknown);
+    return new UsageError(helpOn(argv) === '' ? `no such command: ${unknown}` : `"${unknown}" is one argument too many`);
+  }
+  const [, valueless] = /^Not enough arguments following: (.+)$/.exec(text) ?? [];
+  if (valueless !== undefined) return new UsageError(`--${valueless} needs a value`);
+  const [, option, given, choices] = /^Invalid values: Argument: (\S+), Given: "(.*)", Choices: (.+)$/.exec(text) ?? [];
+  if (choices !== undefined) return new UsageError(`--${option} ${given}: expected one of ${choices.replaceAll('"', '')}`);
+  if (/^Not enough non-option arguments/.test(text)) {
+    const [command] = argv;
+    return new UsageError(`${command === 'discover' ? 'portal' : 'mountpoint'} is missing`);
+  }
+  return new UsageError(text);
 }
