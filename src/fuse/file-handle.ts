@@ -1,6 +1,6 @@
 /**
  * What is open: one `OpenImage` per image with its `FileHandle`s, and what they owe their owners: the
- * writes that are under way and the write errors that a handle has not been told yet. A write error
+ * writes that are under way, those that no flush covers yet, and the write errors that a handle has not been told yet. A write error
  * goes to the writer at once, and once to each other handle that was open when it happened, at its
  * next fsync or close. Knows no device, no request and no errno.
  */
@@ -11,6 +11,8 @@ export class FileHandle {
   readonly isWritable: boolean;
   /** Boxed, since anything can be thrown. */
   #unreported: { readonly error: unknown } | undefined;
+  /** What a failed flush told this handle last. */
+  #flushError: { readonly error: unknown } | undefined;
 
   constructor(file: OpenImage, isWritable: boolean) {
     this.file = file;
@@ -20,6 +22,17 @@ export class FileHandle {
   /** Keeps the first error that nobody has told this handle yet. */
   note(error: unknown): void {
     this.#unreported ??= { error };
+  }
+
+  /** A flush for this handle has failed, which its owner is told now: for what was noted before as well. */
+  flushFailed(error: unknown): void {
+    this.#unreported = undefined;
+    this.#flushError = { error };
+  }
+
+  /** Whether `error` ended a flush for this handle too: one command serves all who ask at once. */
+  sharedFlushError(error: unknown): boolean {
+    return this.#flushError?.error === error;
   }
 
   /** Takes the error that is to be reported now, if there is one: it is told once. */
@@ -35,6 +48,9 @@ export class OpenImage {
   readonly #handles = new Set<FileHandle>();
   /** Each settles, without a rejection, when its write has ended and its error has been noted. */
   readonly #writes = new Map<Promise<void>, FileHandle>();
+  /** Writes that were acknowledged, and how many of them are known to be on stable storage. */
+  #acknowledged = 0;
+  #synced = 0;
 
   get handles(): ReadonlySet<FileHandle> {
     return this.#handles;
@@ -52,13 +68,40 @@ export class OpenImage {
 
   /** Follows `write`, which `handle` began, to its end; a failure that `isForAll` accepts is noted for all other handles. */
   async track(handle: FileHandle, write: Promise<void>, isForAll: (error: unknown) => boolean): Promise<void> {
-    const ended = write.catch((error: unknown) => {
-      if (isForAll(error)) this.noteForOthers(handle, error);
-    });
+    const ended = write.then(
+      () => {
+        this.#acknowledged++;
+      },
+      (error: unknown) => {
+        if (isForAll(error)) this.noteForOthers(handle, error);
+      },
+    );
     this.#writes.set(ended, handle);
     await ended;
     this.#writes.delete(ended);
     return write;
+  }
+
+  /**
+   * Follows a flush on behalf of `handle`, which `flush` begins. A failure is told to `handle` and noted for all
+   * others but those whose own flush ended with it.
+   */
+  async trackFlush(handle: FileHandle, flush: () => Promise<void>): Promise<void> {
+    const covered = this.#acknowledged;
+    try {
+      await flush();
+    } catch (error) {
+      handle.flushFailed(error);
+      for (const other of this.#handles) if (other !== handle && !other.sharedFlushError(error)) other.note(error);
+      throw error;
+    }
+    this.#synced = Math.max(this.#synced, covered);
+  }
+
+  /** The device is gone, and with it all who could vouch for writes that no flush covered: `error` says so, once to each handle. */
+  deviceLost(error: unknown): void {
+    if (this.#acknowledged > this.#synced) this.noteForAll(error);
+    this.#synced = this.#acknowledged;
   }
 
   /** An error that `teller` is told directly: the others learn of it at their next fsync or close. */

@@ -79,6 +79,7 @@ export class Operations implements FuseUpcalls {
       this.#images.set(inode, { inode, device, open: new OpenImage(), ready: undefined, stopListening: undefined });
       return;
     }
+    if (image.device !== device) loseDevice(image);
     image.device = device;
     if (image.open.handles.size > 0) listen(image);
   }
@@ -87,7 +88,7 @@ export class Operations implements FuseUpcalls {
   detach(inode: number): void {
     const image = this.#images.get(inode);
     if (image === undefined) return;
-    image.device = undefined;
+    loseDevice(image);
     listen(image);
     if (image.open.handles.size === 0) this.#images.delete(inode);
   }
@@ -109,8 +110,13 @@ export class Operations implements FuseUpcalls {
     return this.#options.render(inode);
   }
 
+  /** A log that fails itself must not cost a request its answer. */
   failed(error: unknown): void {
-    this.#options.failed(error);
+    try {
+      this.#options.failed(error);
+    } catch {
+      // There is nobody left to tell.
+    }
   }
 
   /** Never rejects. */
@@ -119,7 +125,7 @@ export class Operations implements FuseUpcalls {
     try {
       answer = await this.#perform(request);
     } catch (error) {
-      this.#options.failed(error);
+      this.failed(error);
       answer = -errnoOf(error);
     }
     if (typeof answer === 'number') return request.done(answer);
@@ -191,6 +197,7 @@ export class Operations implements FuseUpcalls {
     const length = Math.min(data.length, device.info.size - offset);
     if (length <= 0) return -Errno.ENOSPC;
     await handle.file.track(handle, device.write(offset, data.subarray(0, length)), mayHaveLostData);
+    if (image.device !== device) image.open.deviceLost(lostWithDevice());
     return length;
   }
 
@@ -206,13 +213,7 @@ export class Operations implements FuseUpcalls {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     await handle.file.writesEnded();
-    try {
-      await device.flush();
-    } catch (error) {
-      handle.file.noteForOthers(handle, error);
-      handle.takeError();
-      throw error;
-    }
+    await handle.file.trackFlush(handle, () => device.flush());
     const untold = handle.takeError();
     if (untold !== undefined) throw earlierFailure(untold.error);
     return 0;
@@ -234,6 +235,17 @@ export class Operations implements FuseUpcalls {
     if (image.device === undefined) this.#images.delete(image.inode);
     else image.device.closed?.();
   }
+}
+
+/** The device that comes back, if one does, knows nothing of what this one still had to put on stable storage (I6). */
+function loseDevice(image: Image): void {
+  if (image.device === undefined) return;
+  image.device = undefined;
+  image.open.deviceLost(lostWithDevice());
+}
+
+function lostWithDevice(): IserfsError {
+  return new IserfsError('data-lost', 'the device went before what was written to it was flushed');
 }
 
 /** Has all open handles told of writes that fail after they were acknowledged; by the device that is there now, if one is. */

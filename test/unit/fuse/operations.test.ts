@@ -275,6 +275,17 @@ describe('a flush error', () => {
   });
 });
 
+describe('one flush for two handles that fails', () => {
+  it('is told once to each', async () => {
+    await Promise.all([open(1), open(2), open(3)]);
+    const shared = failure();
+    image.flushFailures.push(shared, shared);
+    expect(await Promise.all([fsync(1), fsync(2)])).toEqual([-errno.EIO, -errno.EIO]);
+    expect(await Promise.all([fsync(1), fsync(2)])).toEqual([0, 0]);
+    expect(await flush(3)).toBe(-errno.EIO);
+  });
+});
+
 describe('a write that fails after it was acknowledged', () => {
   const report = () => {
     for (const listener of image.writeErrorListeners) listener(failure());
@@ -342,6 +353,39 @@ describe('a device that goes', () => {
     operations.attach(INODE, image);
     expect(await read(1, 0, 10)).toHaveLength(10);
   });
+
+  it.each([
+    ['comes back', () => operations.detach(INODE)],
+    ['is exchanged', () => {}],
+  ])('is not vouched for by the one that %s: what was not flushed counts as lost, once', async (_how, leave) => {
+    await Promise.all([open(1), open(2)]);
+    await write(1, 0, Buffer.alloc(10));
+    leave();
+    operations.attach(INODE, new MemoryImage(SIZE));
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await fsync(1)).toBe(0);
+    expect(await flush(2)).toBe(-errno.EIO);
+  });
+
+  it('is not vouched for either where it acknowledges a write after it went', async () => {
+    await open(1);
+    image.holdsWrites = true;
+    const written = write(1, 0, Buffer.alloc(10));
+    operations.detach(INODE);
+    operations.attach(INODE, new MemoryImage(SIZE));
+    image.heldWrites[0]?.succeed();
+    expect(await written).toBe(10);
+    expect(await fsync(1)).toBe(-errno.EIO);
+  });
+
+  it('takes nothing along that was flushed', async () => {
+    await open(1);
+    await write(1, 0, Buffer.alloc(10));
+    await fsync(1);
+    operations.detach(INODE);
+    operations.attach(INODE, image);
+    expect(await fsync(1)).toBe(0);
+  });
 });
 
 describe('requests', () => {
@@ -350,6 +394,19 @@ describe('requests', () => {
     await open(1);
     await release(1);
     expect(await read(1, 0, 10)).toBe(-errno.EBADF);
+  });
+
+  it('have their answer also where the log fails', async () => {
+    operations = new Operations({
+      render: async () => Buffer.alloc(0),
+      failed: () => {
+        throw new Error('the log is full');
+      },
+    });
+    operations.attach(INODE, image);
+    await open(1);
+    image.readFailures.push(failure());
+    expect(await read(1, 0, 10)).toBe(-errno.EIO);
   });
 
   it('to discard are not supported', async () => {
