@@ -4,7 +4,7 @@
  */
 
 import type { ConnectionSettings, DirectTarget } from '../config/settings.ts';
-import { formatPortal, normalizeIscsiName, type Portal } from '../iser/iscsi/name.ts';
+import { formatPortal, isSamePortal, normalizeIscsiName, type Portal } from '../iser/iscsi/name.ts';
 import { SeveralErrors } from '../several-errors.ts';
 import { discover } from './sessions.ts';
 
@@ -44,8 +44,8 @@ export async function planTargets(settings: ConnectionSettings, initiatorName: s
  * else second: a login that waits for three dead addresses in turn is no help to anyone.
  */
 export function withFallback(returned: readonly Portal[], answered: Portal): Portal[] {
-  const listed = returned.find((portal) => isSame(portal, answered));
-  const others = returned.filter((portal) => !isSame(portal, answered));
+  const listed = returned.find((portal) => isSamePortal(portal, answered));
+  const others = returned.filter((portal) => !isSamePortal(portal, answered));
   if (listed !== undefined) return [listed, ...others];
   const [first, ...rest] = others;
   return first === undefined ? [answered] : [first, answered, ...rest];
@@ -58,11 +58,7 @@ function merged(targets: readonly DirectTarget[]): DirectTarget[] {
     const key = normalizeIscsiName(name);
     const known = byName.get(key);
     if (known === undefined) byName.set(key, { name, portals: [...portals] });
-    else known.portals.push(...portals.filter((portal) => !known.portals.some((other) => isSame(portal, other))));
+    else known.portals.push(...portals.filter((portal) => !known.portals.some((other) => isSamePortal(portal, other))));
   }
   return [...byName.values()];
-}
-
-function isSame(one: Portal, other: Portal): boolean {
-  return one.host === other.host && one.port === other.port;
 }

@@ -59,6 +59,11 @@ export function formatPortal(portal: { readonly host: string; readonly port: num
   return portal.host.includes(':') ? `[${portal.host}]:${portal.port}` : `${portal.host}:${portal.port}`;
 }
 
+/** Whether both are the same address, whatever their portal groups. */
+export function isSamePortal(one: Portal, other: Portal): boolean {
+  return one.host === other.host && one.port === other.port;
+}
+
 /** Reads a TargetAddress, `HOST[:PORT][,TPGT]` (RFC 7143 §13.8). Throws `ProtocolError`. */
 export function parseTargetAddress(text: string): Portal {
   const comma = text.lastIndexOf(',');
