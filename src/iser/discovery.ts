@@ -43,7 +43,7 @@ export async function discoverTargets(
     keepaliveTimeoutMs: Number.POSITIVE_INFINITY,
     managementTimeoutMs: loginTimeoutMs,
     maxCommands: 1,
-    events: { ended: markEnded, asynchronousSense: () => {} },
+    events: { ended: markEnded, asynchronousSense: () => {}, deadlineMoved: () => {} },
   });
   connection.attach(session);
   const onAbort = () => session.drop(new IserfsError('aborted', 'interrupted'));

@@ -11,7 +11,7 @@ import { describeError, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
 import { describeKeys } from './iscsi/keys.ts';
-import { formatPortal, type Portal } from './iscsi/name.ts';
+import { formatIsid, formatPortal, isSamePortal, type Portal } from './iscsi/name.ts';
 import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
 
 export interface InitiatorOptions extends ConnectionOptions {
@@ -73,6 +73,8 @@ export class Initiator implements ScsiPort {
   #cancelTimer: (() => void) | undefined;
   #timerDue = Number.POSITIVE_INFINITY;
   #sessionEnded: (() => void) | undefined;
+  #recovery: Promise<void> | undefined;
+  #logout: Promise<void> | undefined;
 
   private constructor(options: InitiatorOptions) {
     this.#options = options;
@@ -107,7 +109,7 @@ export class Initiator implements ScsiPort {
       transport: connection?.datamover.transport ?? this.#options.transport.name,
       portal: portal === undefined ? '' : formatPortal(portal),
       localAddress: this.#active?.connection.datamover.localAddress,
-      isid: this.#options.isid.toString(16).padStart(12, '0'),
+      isid: formatIsid(this.#options.isid),
       tsih: this.#active?.connection.result.tsih,
       portalGroupTag: connection?.result.targetPortalGroupTag,
       targetAlias: connection?.result.targetAlias,
@@ -136,6 +138,7 @@ export class Initiator implements ScsiPort {
         return;
       }
       const onAbort = () => abort(new IserfsError('aborted', 'interrupted'));
+      signal?.addEventListener('abort', onAbort, { once: true }); // first: a submission can fail at once
       const abort = active.session.submit({
         lun: command.lun,
         cdb: command.cdb,
@@ -151,7 +154,6 @@ export class Initiator implements ScsiPort {
           reject(this.#located(error));
         },
       });
-      signal?.addEventListener('abort', onAbort, { once: true });
       this.#armTimer();
     });
   }
@@ -180,15 +182,22 @@ export class Initiator implements ScsiPort {
   }
 
   /** Logs the session out and stops all recovery. Commands in flight reject. Resolves when the connection is closed. Idempotent. */
-  async logout(): Promise<void> {
-    if (this.#state === 'closed') return;
+  logout(): Promise<void> {
+    this.#logout ??= this.#close();
+    return this.#logout;
+  }
+
+  async #close(): Promise<void> {
     this.#state = 'closed';
     const reason = new IserfsError('connection-lost', `${this.description}: logged out`);
     this.#failure = reason;
     this.#closing.abort(reason);
     this.#rejectWaiting(reason);
     const active = this.#active;
-    if (active === undefined) return;
+    if (active === undefined) {
+      await this.#recovery;
+      return;
+    }
     await new Promise<void>((resolve) => {
       this.#sessionEnded = resolve;
       active.session.logout(reason);
@@ -210,9 +219,8 @@ export class Initiator implements ScsiPort {
       maxCommands: this.#options.maxCommands,
       events: this.#sessionEvents(),
     });
-    if (connection.movedTo !== undefined) {
-      this.#portals = [connection.movedTo, ...this.#portals.filter((portal) => !samePortal(portal, connection.movedTo))];
-    }
+    const { movedTo } = connection;
+    if (movedTo !== undefined) this.#portals = [movedTo, ...this.#portals.filter((portal) => !isSamePortal(portal, movedTo))];
     this.#nexusCount++;
     this.#active = { connection, session, since: new Date() };
     this.#lastConnection = connection;
@@ -230,6 +238,7 @@ export class Initiator implements ScsiPort {
     return {
       ended: (reason, waitMs) => this.#onSessionEnded(reason, waitMs),
       asynchronousSense: (lun, sense) => this.#emit({ type: 'asynchronous-sense', lun, sense }),
+      deadlineMoved: () => this.#armTimer(),
     };
   }
 
@@ -246,10 +255,10 @@ export class Initiator implements ScsiPort {
     this.#state = 'recovering';
     this.#lastError = describeError(located);
     this.#options.log(`${describeError(located)}; logging in again`);
-    void this.#recover(waitMs);
+    this.#recovery = this.#recover(waitMs);
   }
 
-  /** Logs in again until it works or the initiator is closed. Past the time-out, waiting commands fail and attempts go on slowly. */
+  /** Logs in again until it works or the initiator is closed; never rejects. Past the time-out, waiting commands fail and attempts go on slowly. */
   async #recover(firstWaitMs: number): Promise<void> {
     const { clock, recoveryTimeoutMs, loginTimeoutMs, log } = this.#options;
     const { signal } = this.#closing;
@@ -261,6 +270,10 @@ export class Initiator implements ScsiPort {
         const wait = attempt === 0 ? firstWaitMs : this.#failure === undefined ? backoff : SLOW_RETRY_MS;
         if (wait > 0) await sleep(clock, wait, signal);
         const connection = await this.#logInAnywhere(loginTimeoutMs, signal);
+        if (signal.aborted) {
+          await connection.datamover.terminate('abrupt');
+          break;
+        }
         cancelDeadline();
         this.#establish(connection);
         log(`${this.description}: session established again`);
@@ -364,7 +377,3 @@ export class Initiator implements ScsiPort {
 
 /** A task management request or logout that takes longer than this costs the session. */
 const MANAGEMENT_TIMEOUT_MS = 10_000;
-
-function samePortal(one: Portal, other: Portal | undefined): boolean {
-  return other !== undefined && one.host === other.host && one.port === other.port;
-}

@@ -61,8 +61,8 @@ export interface InitiatorDatamover extends Datamover {
   /**
    * Deallocate_Task_Resources, for a task that ends without a SCSI Response (aborted, reset). On return
    * the buffers are not referenced any more, if need be because the connection is dropped; data that still
-   * arrives for `itt` is discarded, and a SCSI Response that does is handed up with nothing transferred: its
-   * StatSN counts. A SCSI Response deallocates its task by itself, before it is handed up.
+   * arrives for `itt` is discarded, and a SCSI Response that does is handed up with nothing transferred: whether
+   * one may still come is the session's affair. A SCSI Response deallocates its task by itself, before it is handed up.
    */
   deallocateTask(itt: number): void;
 }

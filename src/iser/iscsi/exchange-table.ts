@@ -28,6 +28,8 @@ export interface ScsiTask {
   sent: { readonly itt: number; readonly cmdSn: number } | undefined;
   /** Why an ABORT TASK is under way for it. */
   aborting: IserfsError | undefined;
+  /** The target's Reject of its command, if one has come. */
+  rejected: IserfsError | undefined;
 }
 
 export type Exchange =
@@ -92,8 +94,18 @@ export class ExchangeTable {
     if (deadline < this.#earliestDeadline) this.#earliestDeadline = deadline;
   }
 
-  /** Before a walk over all exchanges that notes the deadlines still to come. */
-  forgetDeadlines(): void {
+  /**
+   * The exchanges whose deadline has come. Forgets all deadlines but those of the others: what else was noted,
+   * and what is still waited for of these, is to be noted again.
+   */
+  due(now: number): Exchange[] {
     this.#earliestDeadline = Number.POSITIVE_INFINITY;
+    const due: Exchange[] = [];
+    for (const exchange of this.#exchanges.values()) {
+      if (exchange.kind === 'scsi' && exchange.aborting !== undefined) continue; // its ABORT TASK has a deadline
+      if (now >= exchange.deadline) due.push(exchange);
+      else this.noteDeadline(exchange.deadline);
+    }
+    return due;
   }
 }

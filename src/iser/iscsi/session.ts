@@ -10,13 +10,15 @@
  */
 
 import { IserfsError, NexusLostError, ProtocolError } from '../../errors.ts';
-import type { Lun, ScsiResult, TaskManagementFunction } from '../../scsi/port.ts';
+import type { Lun, TaskManagementFunction } from '../../scsi/port.ts';
 import type { InitiatorDatamover } from '../datamover/datamover.ts';
+import { asynchronousRequest } from './asynchronous-message.ts';
+import { managementText, rejectText } from './code-text.ts';
 import { CommandWindow } from './command-window.ts';
 import { type Exchange, ExchangeTable, type ScsiTask, type TaskRequest } from './exchange-table.ts';
+import { Keepalive } from './keepalive.ts';
 import type { LoginResult } from './login.ts';
 import {
-  AsyncEvent,
   BHS_LENGTH,
   decodePdu,
   describePdu,
@@ -25,13 +27,12 @@ import {
   type Pdu,
   pdu,
   RESERVED_TAG,
-  RejectReason,
   type TargetControlPdu,
-  TaskAttribute,
   TaskManagementCode,
   TaskManagementResponseCode,
 } from './pdu.ts';
-import { serialAdd } from './serial.ts';
+import { scsiCommand, scsiResult } from './scsi-exchange.ts';
+import { serialAdd, serialLess } from './serial.ts';
 import { encodeText, TextAssembler } from './text.ts';
 
 export interface SessionOptions {
@@ -54,16 +55,18 @@ export interface SessionOptions {
 export interface SessionEvents {
   /**
    * The session is over, for `reason`; called once, after every task has been settled. `waitMs` is how
-   * long the target asked to be left alone (Time2Wait).
+   * long the target is to be left alone before the next login (Time2Wait).
    */
   ended(reason: Error, waitMs: number): void;
   asynchronousSense(lun: Lun, sense: Uint8Array): void;
+  /** What the target sent may have made `pollTimeout()` earlier. */
+  deadlineMoved(): void;
 }
 
 type SessionState =
   | { readonly name: 'LOGGED_IN' }
   /** The target asked for a logout; it is sent when the tasks in flight are done, or at `deadline`. */
-  | { readonly name: 'LOGOUT_REQUESTED'; readonly deadline: number; readonly waitMs: number }
+  | { readonly name: 'LOGOUT_REQUESTED'; readonly deadline: number }
   | { readonly name: 'IN_LOGOUT'; readonly reason: Error }
   /** The connection is gone and the data mover is letting go of the buffers. */
   | { readonly name: 'CLEANUP_WAIT' }
@@ -85,8 +88,7 @@ export class InitiatorSession {
   /** Commands that wait for the window, oldest first. */
   readonly #queue: ScsiTask[] = [];
   #scsiInFlight = 0;
-  #lastReceived: number;
-  #keepalivePending = false;
+  readonly #keepalive: Keepalive;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -94,7 +96,11 @@ export class InitiatorSession {
     this.#window = new CommandWindow(options.login.cmdSn);
     this.#window.update(options.login.expCmdSn, options.login.maxCmdSn);
     this.#expStatSn = options.login.expStatSn;
-    this.#lastReceived = options.now();
+    this.#keepalive = new Keepalive({
+      intervalMs: options.keepaliveIntervalMs,
+      timeoutMs: options.keepaliveTimeoutMs,
+      now: options.now(),
+    });
   }
 
   get state(): SessionState['name'] {
@@ -114,6 +120,11 @@ export class InitiatorSession {
     return serialAdd(this.#window.maxCmdSn, 1 - this.#window.expCmdSn);
   }
 
+  /** Whether new requests may be sent: none after a Logout Request (RFC 7143 §11.14). */
+  get #takesRequests(): boolean {
+    return this.#state.name === 'LOGGED_IN' || this.#state.name === 'LOGOUT_REQUESTED';
+  }
+
   /** For PDUs that the data mover makes itself. */
   get expStatSn(): number {
     return this.#expStatSn;
@@ -124,8 +135,8 @@ export class InitiatorSession {
   /** Sends a SCSI command as soon as the window allows; returns the function that aborts it. */
   submit(request: TaskRequest): AbortTask {
     const deadline = this.#options.now() + request.timeoutMs;
-    const task: ScsiTask = { kind: 'scsi', request, deadline, sent: undefined, aborting: undefined };
-    if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'IN_LOGOUT') {
+    const task: ScsiTask = { kind: 'scsi', request, deadline, sent: undefined, aborting: undefined, rejected: undefined };
+    if (!this.#takesRequests) {
       request.fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
       return () => {};
     }
@@ -138,6 +149,7 @@ export class InitiatorSession {
   /** Sends a task management request for a logical unit (RFC 7143 §11.5). Resolves when its function is complete. */
   manage(function_: Exclude<TaskManagementFunction, 'abort-task'>, lun: Lun): Promise<void> {
     return new Promise((resolve, reject) => {
+      const refCmdSn = this.#window.cmdSn;
       this.#sendManagement(
         pdu({ opcode: 'task-management-request', function: TaskManagementCode[function_], lun, referencedTaskTag: RESERVED_TAG }),
         (response) => {
@@ -146,8 +158,10 @@ export class InitiatorSession {
             reject(new IserfsError(unsupported ? 'unsupported' : 'illegal-request', `${function_}: ${managementText(response)}`));
             return;
           }
-          // Nothing will be heard of the tasks that the function ended.
-          this.#dropTasks((task) => function_ === 'target-warm-reset' || task.request.lun === lun, `ended by ${function_}`);
+          // Nothing will be heard of the tasks that the function ended: those sent before it (RFC 7143 §4.2.3.2).
+          const isConcerned = ({ request, sent }: ScsiTask) =>
+            (function_ === 'target-warm-reset' || request.lun === lun) && sent !== undefined && serialLess(sent.cmdSn, refCmdSn);
+          this.#dropTasks(isConcerned, `ended by ${function_}`);
           resolve();
         },
         reject,
@@ -176,7 +190,7 @@ export class InitiatorSession {
 
   /** Ends the session in order: no new command, LOGOUT, connection closed. `ended` follows, with `reason`. */
   logout(reason: Error): void {
-    if (this.#state.name !== 'LOGGED_IN' && this.#state.name !== 'LOGOUT_REQUESTED') return;
+    if (!this.#takesRequests) return;
     this.#state = { name: 'IN_LOGOUT', reason };
     this.#failQueue(reason);
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
@@ -185,8 +199,11 @@ export class InitiatorSession {
     this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'logout-request', reason: 0, itt, cid: this.#options.cid }));
   }
 
-  /** Drops the session: every task rejects with `NexusLostError` once the data mover has let go of its buffers. */
-  drop(reason: Error, waitMs = 0): void {
+  /**
+   * Drops the session: every task rejects with `NexusLostError` once the data mover has let go of its buffers.
+   * `waitMs` is by default what was negotiated for a connection that is lost (RFC 7143 §13.15).
+   */
+  drop(reason: Error, waitMs: number = this.#options.login.keys.DefaultTime2Wait * 1000): void {
     if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
     this.#state = { name: 'CLEANUP_WAIT' };
     const finish = () => {
@@ -212,7 +229,7 @@ export class InitiatorSession {
   }
 
   windowNotify(expCmdSn: number, maxCmdSn: number): void {
-    this.#lastReceived = this.#options.now();
+    this.#keepalive.heard(this.#options.now());
     this.#window.update(expCmdSn, maxCmdSn);
     if (this.#queue.length > 0) this.#sendQueued();
   }
@@ -220,7 +237,7 @@ export class InitiatorSession {
   /** A control PDU from the target. Whatever the peer does wrong drops the session. */
   handlePdu(received: TargetControlPdu, transferred: number): void {
     if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
-    this.#lastReceived = this.#options.now();
+    this.#keepalive.heard(this.#options.now());
     try {
       this.#checkStatSn(received);
       this.#window.update(received.expCmdSn, received.maxCmdSn);
@@ -274,22 +291,7 @@ export class InitiatorSession {
     const itt = this.#exchanges.register(task);
     task.sent = { itt, cmdSn };
     this.#scsiInFlight++;
-    this.#datamover.sendControl(
-      pdu({
-        opcode: 'scsi-command',
-        final: true,
-        read: request.dataIn !== undefined,
-        write: request.dataOut !== undefined,
-        attribute: TaskAttribute.simple,
-        lun: request.lun,
-        itt,
-        expectedDataTransferLength: request.dataIn?.length ?? request.dataOut?.length ?? 0,
-        cmdSn,
-        expStatSn: this.#expStatSn,
-        cdb: request.cdb,
-      }),
-      request,
-    );
+    this.#datamover.sendControl(scsiCommand(request, { itt, cmdSn, expStatSn: this.#expStatSn }), request);
   }
 
   #abort(task: ScsiTask, reason: IserfsError): void {
@@ -302,7 +304,7 @@ export class InitiatorSession {
     }
     const { itt, cmdSn } = task.sent;
     if (this.#exchanges.get(itt) !== task || task.aborting !== undefined) return;
-    if (this.#state.name === 'CLEANUP_WAIT') return; // it is being rejected already
+    if (!this.#takesRequests) return; // it ends with the session
     task.aborting = reason;
     this.#sendManagement(
       pdu({
@@ -314,13 +316,14 @@ export class InitiatorSession {
       }),
       (response) => {
         if (this.#exchanges.get(itt) !== task) return; // its own response came first
-        if (response === TaskManagementResponseCode.complete) {
+        const isUnknown = response === TaskManagementResponseCode['no-such-task'];
+        if (response === TaskManagementResponseCode.complete || (isUnknown && task.rejected !== undefined)) {
           this.#exchanges.delete(itt);
           this.#datamover.deallocateTask(itt);
-          this.#end(task, () => task.request.fail(reason));
+          this.#end(task, () => task.request.fail(task.rejected ?? reason));
           return;
         }
-        // The target does not own up to the task, nor has it answered it: its fate is unknown.
+        // The target does not own up to the task, nor has it answered or rejected it: its fate is unknown.
         this.drop(new IserfsError('command-timeout', `${reason.message}; ABORT TASK: ${managementText(response)}`));
       },
       () => {},
@@ -349,7 +352,7 @@ export class InitiatorSession {
   }
 
   #sendManagement(request: Pdu<'task-management-request'>, done: (response: number) => void, fail: (error: Error) => void): void {
-    if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT') {
+    if (!this.#takesRequests) {
       fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
       return;
     }
@@ -404,7 +407,8 @@ export class InitiatorSession {
         return;
       case 'logout-response':
         this.#take(received, 'logout');
-        this.#endLogout();
+        // Time2Wait is for a logout that did not succeed; at ErrorRecoveryLevel 0 it says nothing else (RFC 7143 §11.15.3).
+        this.#endLogout(received.response === 0 ? 0 : received.time2Wait * 1000);
         return;
       case 'asynchronous-message':
         this.#onAsynchronousMessage(received);
@@ -419,7 +423,11 @@ export class InitiatorSession {
     }
   }
 
-  /** Takes what `received` answers off the books. */
+  /**
+   * Takes what `received` answers off the books. A SCSI Response of a task that the target has confirmed to be ended
+   * answers nothing either: none is due, the command may be under way again by now, and a target that went on with the
+   * old one all the same is kept off by what follows the loss of a session.
+   */
   #take<K extends Exchange['kind']>(received: TargetControlPdu, kind: K): Extract<Exchange, { kind: K }> {
     const exchange = this.#exchanges.expect(received.itt, kind, () => describePdu(received));
     this.#exchanges.delete(received.itt);
@@ -437,23 +445,17 @@ export class InitiatorSession {
       this.#end(task, () => request.fail(error));
       return;
     }
-    const expected = request.dataIn?.length ?? request.dataOut?.length ?? 0;
-    const due = received.underflow ? Math.max(0, expected - received.residualCount) : expected;
-    const result: ScsiResult = {
-      status: received.status,
-      sense: senseData(received.data),
-      transferred: request.dataIn === undefined ? due : Math.min(due, transferred),
-    };
+    const result = scsiResult(received, request, transferred);
     this.#end(task, () => request.succeed(result));
   }
 
   #onNopIn(received: Pdu<'nop-in'>): void {
     if (received.itt !== RESERVED_TAG) {
       this.#take(received, 'nop');
-      this.#keepalivePending = false;
+      this.#keepalive.answered();
       return;
     }
-    if (received.ttt === RESERVED_TAG) return; // numbering only
+    if (received.ttt === RESERVED_TAG || !this.#takesRequests) return; // numbering only, or too late
     this.#datamover.sendControl(
       pdu({ ...this.#immediate(), opcode: 'nop-out', lun: received.lun, itt: RESERVED_TAG, ttt: received.ttt }),
     );
@@ -472,28 +474,26 @@ export class InitiatorSession {
   }
 
   #onAsynchronousMessage(received: Pdu<'asynchronous-message'>): void {
-    const reason = (what: string) => new IserfsError('connection-lost', `the target ${what}`);
-    switch (received.asyncEvent) {
-      case AsyncEvent['scsi-event']:
-        this.#options.events.asynchronousSense(received.lun, senseData(received.data));
+    const request = asynchronousRequest(received);
+    switch (request?.type) {
+      case 'sense':
+        this.#options.events.asynchronousSense(request.lun, request.sense);
         return;
-      case AsyncEvent['logout-requested']: {
+      case 'log-out':
         if (this.#state.name !== 'LOGGED_IN') return;
-        // Parameter 3 is how many seconds it waits; half of that is for the commands in flight.
-        const deadline = this.#options.now() + received.parameter3 * 500;
-        this.#state = { name: 'LOGOUT_REQUESTED', deadline, waitMs: 0 };
+        // Half of the time is for the commands in flight.
+        this.#state = { name: 'LOGOUT_REQUESTED', deadline: this.#options.now() + request.withinMs / 2 };
+        this.#options.events.deadlineMoved();
+        return;
+      case 'dropped': {
+        const reason = new IserfsError('connection-lost', `the target announced that it drops the ${request.what}`);
+        this.drop(reason, request.waitMs);
         return;
       }
-      case AsyncEvent['connection-dropped']:
-        this.drop(reason('announced that it drops the connection'), received.parameter2 * 1000);
-        return;
-      case AsyncEvent['session-dropped']:
-        this.drop(reason('announced that it drops the session'), received.parameter2 * 1000);
-        return;
-      case AsyncEvent['negotiation-requested']:
+      case 'negotiate':
         this.#renegotiate();
         return;
-      default: // vendor-specific, or newer than this: information only
+      case undefined:
     }
   }
 
@@ -514,16 +514,18 @@ export class InitiatorSession {
       // It is alive, which is all that was asked.
       if (exchange?.kind !== 'nop') return;
       this.#exchanges.delete(rejected.itt);
-      this.#keepalivePending = false;
+      this.#keepalive.answered();
       return;
     }
     if (rejected.opcode === 'scsi-command' && exchange?.kind === 'scsi') {
-      this.#exchanges.delete(rejected.itt);
-      this.#datamover.deallocateTask(rejected.itt);
-      this.#end(exchange, () => exchange.request.fail(error));
+      // The target counts its CmdSN as not received, and waits for it: ABORT TASK fills the gap (RFC 7143 §7.3).
+      exchange.rejected = error;
+      this.#abort(exchange, error);
       return;
     }
-    if ((exchange?.kind === 'management' || exchange?.kind === 'text') && rejected.opcode !== 'data-out') {
+    // A SCSI Response will say what becomes of a task whose data was rejected (RFC 7143 §7.3).
+    if (rejected.opcode === 'data-out' && exchange?.kind === 'scsi') return;
+    if (exchange?.kind === 'management' || exchange?.kind === 'text') {
       this.#exchanges.delete(rejected.itt);
       exchange.fail(error);
       // An abort that cannot be made leaves its command's fate unknown.
@@ -541,50 +543,42 @@ export class InitiatorSession {
     this.logout(new IserfsError('connection-lost', 'the target asked for a logout'));
   }
 
-  #endLogout(): void {
+  #endLogout(waitMs?: number): void {
     const reason = this.#state.name === 'IN_LOGOUT' ? this.#state.reason : new IserfsError('connection-lost', 'logged out');
-    this.drop(reason);
+    this.drop(reason, waitMs);
   }
 
   // ---- time ----
 
   #keepaliveDue(): number {
-    if (this.#keepalivePending || this.#state.name !== 'LOGGED_IN') return Number.POSITIVE_INFINITY;
-    return this.#lastReceived + this.#options.keepaliveIntervalMs;
+    return this.#state.name === 'LOGGED_IN' ? this.#keepalive.due : Number.POSITIVE_INFINITY;
   }
 
   #sendKeepalive(now: number): void {
-    this.#keepalivePending = true;
-    const itt = this.#exchanges.register({ kind: 'nop', deadline: now + this.#options.keepaliveTimeoutMs });
+    const itt = this.#exchanges.register({ kind: 'nop', deadline: this.#keepalive.sent(now) });
     this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'nop-out', lun: NO_LUN, itt, ttt: RESERVED_TAG }));
   }
 
   #expire(now: number): void {
-    this.#exchanges.forgetDeadlines();
+    const due = this.#exchanges.due(now);
     for (const task of [...this.#queue]) {
       if (now >= task.deadline) this.#abort(task, commandTimeout(task, 'the target did not take it'));
       else this.#exchanges.noteDeadline(task.deadline);
     }
-    for (const [, exchange] of this.#exchanges.entries()) {
-      if (exchange.kind === 'scsi' && exchange.aborting !== undefined) continue; // its ABORT TASK has a deadline
-      if (now < exchange.deadline) {
-        this.#exchanges.noteDeadline(exchange.deadline);
-        continue;
-      }
+    for (const exchange of due) {
       switch (exchange.kind) {
         case 'scsi':
           this.#abort(exchange, commandTimeout(exchange, 'the target did not answer'));
           break;
         case 'nop': {
-          const quietSince = this.#lastReceived + this.#options.keepaliveTimeoutMs;
-          if (now < quietSince) {
-            // Other PDUs came meanwhile, so it is alive.
-            exchange.deadline = quietSince;
-            this.#exchanges.noteDeadline(quietSince);
+          const { aliveUntil, patienceMs } = this.#keepalive;
+          if (now < aliveUntil) {
+            // Other PDUs came meanwhile.
+            exchange.deadline = aliveUntil;
+            this.#exchanges.noteDeadline(aliveUntil);
             break;
           }
-          const seconds = (this.#options.keepaliveIntervalMs + this.#options.keepaliveTimeoutMs) / 1000;
-          this.drop(new IserfsError('connection-lost', `no answer from the target for ${seconds} s`));
+          this.drop(new IserfsError('connection-lost', `no answer from the target for ${patienceMs / 1000} s`));
           return;
         }
         case 'logout':
@@ -598,23 +592,6 @@ export class InitiatorSession {
   }
 }
 
-/** The sense data of a data segment that begins with its length (RFC 7143 §11.4.7.2). A copy. */
-function senseData(data: Uint8Array): Uint8Array {
-  if (data.length < 2) return NO_BYTES;
-  const length = (data[0] ?? 0) * 256 + (data[1] ?? 0);
-  return data.slice(2, 2 + length);
-}
-
 function commandTimeout(task: ScsiTask, why: string): IserfsError {
   return new IserfsError('command-timeout', `command timed out after ${task.request.timeoutMs / 1000} s: ${why}`);
-}
-
-function managementText(response: number): string {
-  for (const [name, code] of Object.entries(TaskManagementResponseCode)) if (code === response) return name.replaceAll('-', ' ');
-  return `response ${response}`;
-}
-
-function rejectText(reason: number): string {
-  for (const [name, code] of Object.entries(RejectReason)) if (code === reason) return name.replaceAll('-', ' ');
-  return `reason 0x${reason.toString(16)}`;
 }

@@ -25,8 +25,10 @@ function setUp(options: { window?: number; holdTermination?: boolean } = {}) {
   let now = 0;
   const ended: { reason: Error; waitMs: number }[] = [];
   const asynchronous: { lun: bigint; sense: Uint8Array }[] = [];
+  let movedTo: number | undefined;
   const login = {
     tsih: 1,
+    keys: { DefaultTime2Wait: 2 },
     cmdSn: FIRST_CMD_SN,
     expStatSn: FIRST_STAT_SN,
     expCmdSn: FIRST_CMD_SN,
@@ -44,6 +46,9 @@ function setUp(options: { window?: number; holdTermination?: boolean } = {}) {
     events: {
       ended: (reason, waitMs) => ended.push({ reason, waitMs }),
       asynchronousSense: (lun, sense) => asynchronous.push({ lun, sense }),
+      deadlineMoved: () => {
+        movedTo = session.pollTimeout();
+      },
     },
   });
   let statSn = FIRST_STAT_SN;
@@ -54,6 +59,10 @@ function setUp(options: { window?: number; holdTermination?: boolean } = {}) {
     session,
     ended,
     asynchronous,
+    /** What `pollTimeout` said when the session called for it. */
+    get movedTo() {
+      return movedTo;
+    },
     submit(command: { dataIn?: Uint8Array; dataOut?: Uint8Array; timeoutMs?: number; lun?: bigint } = {}) {
       const outcome: { result?: ScsiResult; error?: Error; count: number } = { count: 0 };
       const abort = session.submit({
@@ -178,18 +187,66 @@ describe('answers', () => {
     expect(datamover.terminated).toBe('abrupt');
   });
 
-  it('fails the one command that the target rejects', async () => {
+  it('does not believe that a target has taken data that it never asked for', () => {
+    const { datamover, submit, receive } = setUp();
+    const { outcome } = submit({ dataOut: new Uint8Array(512) });
+    const [command] = scsiCommands(datamover.take());
+    receive(good(command?.itt ?? -1), 100);
+    expect(outcome.result?.transferred).toBe(100);
+  });
+});
+
+describe('a rejected command', () => {
+  function rejected() {
+    const harness = setUp();
+    const { outcome } = harness.submit();
+    const [command] = scsiCommands(harness.datamover.take());
+    if (command === undefined) throw new Error('a command was due');
+    const reason = RejectReason['invalid-pdu-field'];
+    harness.receive(pdu({ opcode: 'reject', itt: RESERVED_TAG, reason, data: encodeBhs(command) }));
+    return { ...harness, outcome, command };
+  }
+
+  it('leaves a gap in CmdSN, which an ABORT TASK fills', () => {
+    const { datamover, command, outcome } = rejected();
+    expect(outcome.count).toBe(0);
+    expect(datamover.take()).toMatchObject([
+      {
+        opcode: 'task-management-request',
+        function: TaskManagementCode['abort-task'],
+        referencedTaskTag: command.itt,
+        refCmdSn: command.cmdSn,
+      },
+    ]);
+  });
+
+  it.each(['complete', 'no-such-task'] as const)(
+    'fails alone, for the reason given, when the answer to that is %s',
+    async (answer) => {
+      const { datamover, submit, receive, command, outcome, ended } = rejected();
+      const [abort] = datamover.take();
+      receive(pdu({ opcode: 'task-management-response', itt: abort?.itt ?? -1, response: TaskManagementResponseCode[answer] }));
+      expect(outcome).toMatchObject({ count: 1, error: { code: 'illegal-request' } });
+      expect(outcome.error?.message).toMatch(/invalid pdu field/);
+      expect(datamover.deallocated).toEqual([command.itt]);
+      const other = submit();
+      receive(good(scsiCommands(datamover.take())[0]?.itt ?? -1));
+      await flush();
+      expect(other.outcome.result?.status).toBe(0);
+      expect(ended).toEqual([]);
+    },
+  );
+
+  it('still has its response to come when only data of it was rejected', async () => {
     const { datamover, submit, receive, ended } = setUp();
-    const rejected = submit();
-    const other = submit();
-    const [first, second] = scsiCommands(datamover.take());
-    if (first === undefined || second === undefined) throw new Error('two commands were due');
-    receive(pdu({ opcode: 'reject', itt: RESERVED_TAG, reason: RejectReason['invalid-pdu-field'], data: encodeBhs(first) }));
-    receive(good(second.itt));
+    const { outcome } = submit({ dataOut: new Uint8Array(512) });
+    const [command] = scsiCommands(datamover.take());
+    const itt = command?.itt ?? -1;
+    const dataOut = pdu({ opcode: 'data-out', final: true, itt, ttt: 9 });
+    receive(pdu({ opcode: 'reject', itt: RESERVED_TAG, reason: RejectReason['data-digest-error'], data: encodeBhs(dataOut) }));
+    receive(pdu({ opcode: 'scsi-response', itt, status: 2 }), 512);
     await flush();
-    expect(rejected.outcome.error?.message).toMatch(/invalid pdu field/);
-    expect(datamover.deallocated).toEqual([first.itt]);
-    expect(other.outcome.result?.status).toBe(0);
+    expect(outcome.result?.status).toBe(2);
     expect(ended).toEqual([]);
   });
 });
@@ -260,6 +317,19 @@ describe('command time-out', () => {
     expect(datamover.take().filter(({ opcode }) => opcode === 'task-management-request')).toEqual([]);
   });
 
+  it('ends the session when a response comes for a task that the target said it had aborted', async () => {
+    const { datamover, submit, receive, at, ended } = setUp();
+    const { outcome } = submit({ timeoutMs: 1000 });
+    const [command] = scsiCommands(datamover.take());
+    at(1000);
+    const [abort] = datamover.take().filter(({ opcode }) => opcode === 'task-management-request');
+    receive(pdu({ opcode: 'task-management-response', itt: abort?.itt ?? -1 }));
+    receive(good(command?.itt ?? -1));
+    await flush();
+    expect(outcome.count).toBe(1);
+    expect(errorCode(ended[0]?.reason)).toBe('protocol-error');
+  });
+
   it('aborts for the owner, once', () => {
     const { datamover, submit, receive } = setUp();
     const { outcome, abort } = submit();
@@ -287,6 +357,21 @@ describe('logical unit reset', () => {
     expect(errorCode(struck.outcome.error)).toBe('aborted');
     receive(good(second?.itt ?? -1));
     expect(spared.outcome.result?.status).toBe(0);
+  });
+
+  it('leaves alone what was sent after it', async () => {
+    const { datamover, session, submit, receive, ended } = setUp();
+    const done = session.manage('logical-unit-reset', 1n);
+    const [request] = datamover.take();
+    const later = submit({ lun: 1n });
+    const [command] = scsiCommands(datamover.take());
+    receive(pdu({ opcode: 'task-management-response', itt: request?.itt ?? -1 }));
+    await done;
+    expect(later.outcome.count).toBe(0);
+    receive(good(command?.itt ?? -1));
+    await flush();
+    expect(later.outcome.result?.status).toBe(0);
+    expect(ended).toEqual([]);
   });
 
   it('says when the target cannot', async () => {
@@ -377,11 +462,12 @@ describe('asynchronous messages', () => {
   });
 
   it('logs out in time although a command hangs', () => {
-    const { datamover, submit, receive, at, session } = setUp();
+    const harness = setUp();
+    const { datamover, submit, receive, at } = harness;
     submit();
     datamover.take();
     receive(message(AsyncEvent['logout-requested'], { parameter3: 4 }));
-    expect(session.pollTimeout()).toBe(2000);
+    expect(harness.movedTo).toBe(2000);
     at(2000);
     expect(datamover.take()).toMatchObject([{ opcode: 'logout-request' }]);
   });
@@ -453,5 +539,39 @@ describe('end of the session', () => {
     at(10_000);
     await flush();
     expect(ended[0]?.reason.message).toBe('enough');
+  });
+
+  it('sends no request after the logout', async () => {
+    const { datamover, session, submit, receive } = setUp();
+    const { abort, outcome } = submit();
+    session.logout(new Error('enough'));
+    const sent = datamover.take().length;
+    abort(new IserfsError('aborted', 'interrupted'));
+    receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: 7 }));
+    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
+    await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
+    expect({ sent, more: datamover.take() }).toEqual({ sent: 2, more: [] });
+    session.drop(new Error('gone'));
+    await flush();
+    expect(outcome.count).toBe(1);
+  });
+
+  it.each([
+    ['nothing after a logout', 0, 0],
+    ['what the target says after a logout that failed', 3, 7000],
+  ])('has the target left alone for %s', async (_name, response, waitMs) => {
+    const { datamover, session, receive, ended } = setUp();
+    session.logout(new Error('enough'));
+    const [request] = datamover.take();
+    receive(pdu({ opcode: 'logout-response', itt: request?.itt ?? -1, response, time2Wait: 7 }));
+    await flush();
+    expect(ended).toMatchObject([{ waitMs }]);
+  });
+
+  it('has the target left alone for DefaultTime2Wait after a lost connection', async () => {
+    const { session, ended } = setUp();
+    session.connectionTerminated(new Error('reset by peer'));
+    await flush();
+    expect(ended).toMatchObject([{ waitMs: 2000 }]);
   });
 });
