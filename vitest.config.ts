@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config';
 /** `unit` needs nothing but Node; `mount` and `interop` need what the set-up installs, one file at a time in processes of their own. */
 export default defineConfig({
   test: {
+    reporters: ['default', './test/support/closing-reporter.ts'],
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
       {

@@ -2,7 +2,7 @@
 
 import { writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { describeOutcome, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
 import { guardMount, MountProcess } from '../support/cli-process.ts';
 import { findLeftovers } from '../support/leftovers.mjs';
@@ -12,7 +12,9 @@ import { MiB, Workdir } from '../support/workdir.ts';
 
 const isRoot = process.getuid?.() === 0;
 
-describe.runIf(isRoot)('a private namespace for an unprivileged user', () => {
+describe('a private namespace for an unprivileged user', () => {
+  beforeEach(({ skip }) => skip(!isRoot, 'needs root'));
+
   it('lets that user mount, and nobody outside see it', async () => {
     await using workdir = Workdir.create();
     await using space = await UnprivilegedSpace.create(workdir);
@@ -59,7 +61,9 @@ describe.runIf(isRoot)('a private namespace for an unprivileged user', () => {
   });
 });
 
-describe.runIf(isRoot)('a guarded mount', () => {
+describe('a guarded mount', () => {
+  beforeEach(({ skip }) => skip(!isRoot, 'needs root'));
+
   it('is unmounted at the end of the scope, its server gone or not', async () => {
     await using workdir = Workdir.create();
     const mountpoint = workdir.folder('mnt');
@@ -100,7 +104,9 @@ describe.runIf(isRoot)('a guarded mount', () => {
   });
 });
 
-describe.runIf(isRoot)('a mount process', () => {
+describe('a mount process', () => {
+  beforeEach(({ skip }) => skip(!isRoot, 'needs root'));
+
   it('is readable when it has started, and unmounts when it is stopped', async () => {
     await using workdir = Workdir.create();
     const mountpoint = workdir.folder('mnt');
@@ -133,7 +139,9 @@ describe.runIf(isRoot)('a mount process', () => {
   });
 });
 
-describe.runIf(isRoot)('leftovers', () => {
+describe('leftovers', () => {
+  beforeEach(({ skip }) => skip(!isRoot, 'needs root'));
+
   it('are processes, mounts, loop devices and files of the run alone', async () => {
     await using workdir = Workdir.create();
     const folder = workdir.folder('tmp');

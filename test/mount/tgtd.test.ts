@@ -148,7 +148,8 @@ describe('an image', () => {
 });
 
 describe('a file system on an image', () => {
-  it.skipIf(!isRoot)('is made, mounted through a loop device, filled, checked and found again', async () => {
+  it('is made, mounted through a loop device, filled, checked and found again', async ({ skip }) => {
+    skip(!isRoot, 'only root may use loop devices');
     const tree = workdir.folder('tree');
     for (let file = 0; file < 300; file++) {
       const path = join(workdir.folder(join('tree', `folder${file % 17}`)), `file${file}`);
@@ -288,8 +289,9 @@ describe('CHAP', () => {
   }
 });
 
-describe.skipIf(!isRoot)('without privileges', () => {
-  it('mounts, copies, writes, makes a file system and unmounts as an ordinary user', async () => {
+describe('without privileges', () => {
+  it('mounts, copies, writes, makes a file system and unmounts as an ordinary user', async ({ skip }) => {
+    skip(!UnprivilegedSpace.isPossible, 'this is an ordinary user already');
     await using space = await UnprivilegedSpace.create(workdir);
     const mountpoint = await space.folder('mnt');
     const succeed = async (command: string, ...args: string[]) => {

@@ -81,7 +81,8 @@ describe('file medium', () => {
     expect(readFileSync(path)).toEqual(Buffer.from(offsetPattern(0, 4096)));
   });
 
-  it.skipIf(process.getuid?.() === 0)('a file that may not be written is opened for reading', async () => {
+  it('a file that may not be written is opened for reading', async ({ skip }) => {
+    skip(process.getuid?.() === 0, 'root may write every file');
     await using dir = Workdir.create();
     const path = dir.file('disk', new Uint8Array(512));
     chmodSync(path, 0o400);
@@ -107,7 +108,8 @@ describe('file medium', () => {
     await medium.close();
   });
 
-  it.skipIf(!canPunch())('gives space back where the file system can', async () => {
+  it('gives space back where the file system can', async ({ skip }) => {
+    skip(!canPunch(), 'the file system of the temporary folder has no holes');
     await using dir = Workdir.create();
     const path = dir.file('disk', new Uint8Array(1024 * 1024).fill(1));
     const medium = await FileMedium.open({ path, blockLength: 512 });
