@@ -145,6 +145,9 @@ async function supportedPages(run: RunCommand): Promise<readonly number[] | unde
   return await optionalPage(run, undefined, VpdPage['supported-pages'], decodeSupportedPages);
 }
 
+/** As much as the ALLOCATION LENGTH of INQUIRY can ask for; a page may claim four bytes more. */
+const LONGEST_PAGE = 0xffff;
+
 /** Undefined where the device does not have the page, or answers with something else. */
 async function optionalPage<T>(
   run: RunCommand,
@@ -158,7 +161,7 @@ async function optionalPage<T>(
   if (first === undefined || first.length < 4) return undefined;
   const { page: answered, totalLength } = decodeVpdPage(first);
   if (answered !== page) return undefined;
-  const data = totalLength > 252 ? await dataOf(run, totalLength, cdbOf) : first;
+  const data = totalLength > 252 ? await dataOf(run, Math.min(totalLength, LONGEST_PAGE), cdbOf) : first;
   return decode(decodeVpdPage(data).body);
 }
 
