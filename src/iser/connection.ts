@@ -57,7 +57,7 @@ export async function openConnection(
   let movedTo: Portal | undefined;
   let { chap } = options;
   for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
-    const who = login.targetName === undefined ? formatPortal(at) : `${login.targetName} at ${formatPortal(at)}`;
+    const who = nameOf(login.targetName, at);
     let outcome: LoginOutcome;
     try {
       outcome = await logIn({ ...options, ...(chap === undefined ? {} : { chap }) }, at, login, signal);
@@ -80,7 +80,12 @@ export async function openConnection(
         outcome satisfies never;
     }
   }
-  throw new IserfsError('login-refused', `${formatPortal(portal)}: the target redirected more than ${MAX_REDIRECTS} times`);
+  const who = nameOf(login.targetName, portal);
+  throw new IserfsError('login-refused', `${who}: the target redirected more than ${MAX_REDIRECTS} times`);
+}
+
+function nameOf(targetName: string | undefined, portal: Portal): string {
+  return targetName === undefined ? formatPortal(portal) : `${targetName} at ${formatPortal(portal)}`;
 }
 
 type LoginOutcome =

@@ -11,6 +11,7 @@ import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import type { PortEvent } from '../../src/scsi/port.ts';
 import type { ServedUnitOptions } from '../../src/scsi/served-unit.ts';
+import { listenMoved, type MovedPortal } from './moved-portal.ts';
 import { SeededRandom } from './pattern.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
@@ -22,6 +23,8 @@ export interface PairOptions {
   readonly latencyMs?: number;
   readonly initiator?: Partial<InitiatorOptions>;
   readonly stream?: Partial<StreamOptions>;
+  /** The initiator knows only a portal that the target has moved away from; `in-circles`: that refers to itself. */
+  readonly moved?: 'temporarily' | 'permanently' | 'in-circles';
 }
 
 export class Pair {
@@ -29,15 +32,18 @@ export class Pair {
   readonly wire: MemoryWire;
   readonly target: IscsiTarget;
   readonly initiator: Initiator;
+  /** Where the target was before it moved. */
+  readonly movedPortal: MovedPortal | undefined;
   /** What the initiator's port told, in order. */
   readonly events: PortEvent[] = [];
   readonly log: string[];
 
-  private constructor(parts: Pick<Pair, 'clock' | 'wire' | 'target' | 'initiator' | 'log'>) {
+  private constructor(parts: Pick<Pair, 'clock' | 'wire' | 'target' | 'initiator' | 'movedPortal' | 'log'>) {
     this.clock = parts.clock;
     this.wire = parts.wire;
     this.target = parts.target;
     this.initiator = parts.initiator;
+    this.movedPortal = parts.movedPortal;
     this.log = parts.log;
     this.initiator.subscribe((event) => this.events.push(event));
   }
@@ -58,11 +64,21 @@ export class Pair {
       random: bytes,
       log: (line) => log.push(line),
     });
+    const { moved } = options;
+    const portal = { host: '127.0.0.1', port: 3261 };
+    const movedPortal =
+      moved === undefined
+        ? undefined
+        : await listenMoved(link.target, {
+            portal,
+            to: moved === 'in-circles' ? portal : target.endpoint,
+            permanently: moved === 'permanently',
+          });
     const connecting = Initiator.connect({
       initiatorName: 'iqn.2026-01.io.iserfs.test:initiator',
       isid: 0x80_00_00_00_00_01,
       targetName: TARGET_NAME,
-      portals: [target.endpoint],
+      portals: [movedPortal?.portal ?? target.endpoint],
       transport: link.initiator,
       loginTimeoutMs: 5000,
       commandTimeoutMs: 30_000,
@@ -76,7 +92,7 @@ export class Pair {
       ...options.initiator,
     });
     const initiator = await Pair.#drive(clock, connecting);
-    return new Pair({ clock, wire: link.wire, target, initiator, log });
+    return new Pair({ clock, wire: link.wire, target, initiator, movedPortal, log });
   }
 
   /** Lets time pass, at most `withinMs`, until `promise` settles; then everything else that is due. */

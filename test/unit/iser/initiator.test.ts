@@ -152,6 +152,54 @@ describe('a lost session', () => {
   });
 });
 
+describe('a target that has moved', () => {
+  it.each([
+    ['temporarily, where it is looked for first at every login', 'temporarily', 2],
+    ['permanently, where it is not looked for again', 'permanently', 1],
+  ] as const)('%s', async (_name, moved, logins) => {
+    const pair = await connected({ moved });
+    expect(pair.initiator.status.portal).toBe('127.0.0.1:3260');
+    expect(pair.movedPortal?.logins).toBe(1);
+    pair.wire.cut();
+    await pair.drive(waitForNexus(pair, 2));
+    expect(pair.initiator.status.portal).toBe('127.0.0.1:3260');
+    expect(pair.movedPortal?.logins).toBe(logins);
+    expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
+  });
+
+  it('is given up where the addresses lead in circles', async () => {
+    await expect(Pair.connect({ moved: 'in-circles' })).rejects.toMatchObject({
+      code: 'login-refused',
+      message: expect.stringMatching(/test:pair at 127\.0\.0\.1:3261: .*more than 8 times/),
+    });
+  });
+});
+
+describe('closing', () => {
+  it('lets a second call wait like the first', async () => {
+    const pair = await connected();
+    const closed: string[] = [];
+    const first = pair.initiator.logout().then(() => closed.push('first'));
+    const second = pair.initiator.logout().then(() => closed.push('second'));
+    await Promise.resolve();
+    expect(closed).toEqual([]);
+    await pair.drive(Promise.all([first, second]));
+    expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
+  });
+
+  it('leaves no session behind whenever it comes during a login', async () => {
+    // Each step of the clock, of a login of some 10 PDUs at 1 ms each.
+    for (let wait = 1; wait <= 20; wait++) {
+      const pair = await connected();
+      pair.wire.cut();
+      await pair.clock.advance(wait);
+      await pair.drive(pair.initiator.logout());
+      expect(pair.initiator.nexus).toBeUndefined();
+      expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
+    }
+  });
+});
+
 describe('a target that misbehaves', () => {
   it('loses the session after a PDU that answers nothing, and gets another chance', async () => {
     const pair = await connected();
