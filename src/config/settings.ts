@@ -32,7 +32,7 @@ export interface DirectTarget {
 
 export interface ConnectionSettings {
   readonly options: OptionValues;
-  /** Asked by SendTargets; all that they return is wanted, except where `onlyTargets` narrows it. */
+  /** Asked by SendTargets; all that they return is wanted. Empty where `targets` are named. */
   readonly discover: readonly Portal[];
   readonly targets: readonly DirectTarget[];
   /** Credentials for discovery and for targets without their own. */
