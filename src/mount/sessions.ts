@@ -11,7 +11,7 @@ import type { ConnectionSettings } from '../config/settings.ts';
 import { IserfsError } from '../errors.ts';
 import type { ConnectionOptions } from '../iser/connection.ts';
 import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
-import { createTcpTransport } from '../iser/datamover/tcp.ts';
+import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
 import { type DiscoveryResult, discoverTargets } from '../iser/discovery.ts';
 import type { ChapOptions } from '../iser/iscsi/login.ts';
 import { makeIsid, type Portal } from '../iser/iscsi/name.ts';
@@ -47,7 +47,7 @@ export function connectionOptions(
 }
 
 /**
- * SendTargets at `portal`. Digests and the target's own proof are left to the sessions that follow: most
+ * SendTargets at `portal`. What must have digests and the target's own proof are the sessions that follow: most
  * portals answer discovery with neither, and what they say is proved when the target itself logs us in.
  */
 export async function discover(
@@ -56,9 +56,19 @@ export async function discover(
   portal: Portal,
   signal: AbortSignal,
 ): Promise<DiscoveryResult> {
-  const options: OptionValues = { ...settings.options, 'header-digest': 'none', 'data-digest': 'none' };
+  const { 'header-digest': headerDigest, 'data-digest': dataDigest } = settings.options;
+  const options: OptionValues = {
+    ...settings.options,
+    'header-digest': lenient(headerDigest),
+    'data-digest': lenient(dataDigest),
+  };
   const chap = settings.chap === undefined ? undefined : { user: settings.chap.user, secret: settings.chap.secret };
   return await discoverTargets(connectionOptions({ ...settings, options }, initiatorName, chap), portal, signal);
+}
+
+/** A portal that has no digests is taken as it is; so is one that insists on them. */
+function lenient(policy: DigestPolicy): DigestPolicy {
+  return policy === 'require' ? 'prefer' : policy;
 }
 
 /** Credentials as a login takes them. */

@@ -28,9 +28,9 @@ export function streamOptions(options: Partial<StreamOptions>): StreamOptions {
   return complete;
 }
 
-/** A discovery session moves no data worth a digest: it takes one only where it is required. */
+/** A discovery session moves no data worth a digest: it takes one only where an end requires it. */
 export function streamKeyOffers(options: StreamOptions, sessionType: 'normal' | 'discovery'): KeyOffers {
-  const digest = (policy: DigestPolicy) => offered[sessionType === 'discovery' && policy === 'prefer' ? 'none' : policy];
+  const digest = (policy: DigestPolicy) => (sessionType === 'discovery' && policy === 'prefer' ? 'None,CRC32C' : offered[policy]);
   return {
     HeaderDigest: digest(options.headerDigest),
     DataDigest: digest(options.dataDigest),

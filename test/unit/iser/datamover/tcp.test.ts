@@ -352,7 +352,7 @@ describe('digests', () => {
 
   it.each([
     ['none', 'None', 'None'],
-    ['prefer', 'CRC32C,None', 'None'],
+    ['prefer', 'CRC32C,None', 'None,CRC32C'],
     ['require', 'CRC32C', 'CRC32C'],
   ] as const)('with policy %s are offered as %s, and in discovery as %s', async (policy, normal, discovery) => {
     const transport = offers(policy);
