@@ -84,15 +84,21 @@ export class MountedLun {
     this.#failure = error;
   }
 
+  /** It is not known yet whether the unit is still there. */
+  get isRecovering(): boolean {
+    return this.#unit?.status.state === 'recovering';
+  }
+
   /** After a rescan that found it again: it may have been given up meanwhile. */
   revalidate(): void {
     const state = this.#unit?.status.state;
     if (state === 'gone' || state === 'failed') this.#unit?.revalidate();
   }
 
-  async close(): Promise<void> {
+  /** Requests that wait are rejected with `reason`, where there is one. */
+  async close(reason?: Error): Promise<void> {
     this.#device?.detach();
-    await this.#unit?.close();
+    await this.#unit?.close(reason);
   }
 
   snapshot(): LunSnapshot {

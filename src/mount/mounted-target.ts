@@ -35,6 +35,8 @@ const MAX_COMMANDS = 128;
 const ATTACHING_AT_ONCE = 8;
 /** How often a target that could not be logged in to is tried again. */
 const RETRY_MS = 30_000;
+/** How long a unit that is in recovery may be missing from the target's list: a little longer than its recovery looks for it. */
+const LATE_UNITS_MS = 12_000;
 /** Reasons that do not go away by waiting, and that some targets answer by locking the account. */
 const lastingReasons: ReadonlySet<string> = new Set(['authentication-failed', 'bad-configuration', 'unsupported']);
 
@@ -191,13 +193,25 @@ export class MountedTarget {
     changed();
   }
 
+  /** A target that has just come back may list its units late: one that is in recovery is looked for once more. */
   async #removeAllBut(wanted: ReadonlySet<Lun>): Promise<void> {
-    const gone = [...this.#luns].filter(([lun]) => !wanted.has(lun));
-    for (const [lun, mounted] of gone) {
-      this.#luns.delete(lun);
-      this.#context.log(`${this.name}: logical unit ${mounted.label} is gone`);
+    const { clock, log } = this.#context;
+    const absent = [...this.#luns].filter(([lun]) => !wanted.has(lun));
+    const gone = absent.filter(([, mounted]) => !mounted.isRecovering);
+    if (gone.length < absent.length) {
+      void sleep(clock, LATE_UNITS_MS, this.#closing.signal).then(
+        () => this.rescan(),
+        () => {},
+      );
     }
-    await Promise.all(gone.map(([, mounted]) => mounted.close()));
+    await Promise.all(
+      gone.map(([lun, mounted]) => {
+        this.#luns.delete(lun);
+        const reason = new IserfsError('logical-unit-gone', `${this.name}: logical unit ${mounted.label} is gone`);
+        log(reason.message);
+        return mounted.close(reason);
+      }),
+    );
   }
 
   async #attachAll(initiator: Initiator, wanted: readonly Lun[]): Promise<void> {

@@ -282,9 +282,9 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     });
   }
 
-  /** Ends all that goes on; requests that wait are rejected. Does not flush. Idempotent. */
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
+  /** Ends all that goes on; requests that wait are rejected with `reason`. Does not flush. Idempotent. */
+  close(reason: Error = new IserfsError('aborted', `${this.description} is closed`)): Promise<void> {
+    this.#closing ??= this.#close(reason);
     return this.#closing;
   }
 
@@ -292,8 +292,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     return this.close();
   }
 
-  async #close(): Promise<void> {
-    const reason = new IserfsError('aborted', `${this.description} is closed`);
+  async #close(reason: Error): Promise<void> {
     this.#unsubscribe();
     const stopped = this.#recovery.stop();
     this.#gate.refuse(reason);
