@@ -91,10 +91,17 @@ export function errorCode(error: unknown): ErrorCode {
 export function describeError(error: unknown): string {
   let text = messageOf(error);
   for (let cause = causeOf(error); cause !== undefined; cause = causeOf(cause)) {
-    const why = messageOf(cause);
+    const why = reasonOf(cause, text);
     if (!text.includes(why)) text += `: ${why}`;
   }
   return text;
+}
+
+/** What a cause adds to `text`: of the system's words not its call and path again, where the path has been said. */
+function reasonOf(cause: unknown, text: string): string {
+  const message = messageOf(cause);
+  if (!(cause instanceof Error && 'path' in cause && typeof cause.path === 'string' && text.includes(cause.path))) return message;
+  return /^E[A-Z0-9]+: (.+), \w+ '/.exec(message)?.[1] ?? message;
 }
 
 function messageOf(error: unknown): string {

@@ -42,7 +42,6 @@ export function connectionError(peer: string, error: Error): IserfsError {
   const first = error instanceof AggregateError ? (error.errors[0] as Error | undefined) : error;
   const code = first === undefined ? undefined : codeOf(first);
   return new IserfsError('unreachable', `cannot connect to ${peer}: ${faultText(error)}`, {
-    cause: error,
     hint: (code === undefined ? undefined : hints[code]) ?? ANY_HINT,
   });
 }

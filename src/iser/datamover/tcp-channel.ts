@@ -90,7 +90,7 @@ export class TcpChannel implements ByteChannel {
     if (error === undefined) this.#user.closed();
     else {
       const message = `the connection to ${this.remoteAddress} was lost: ${faultText(error)}`;
-      this.#user.closed(new IserfsError('connection-lost', message, { cause: error }));
+      this.#user.closed(new IserfsError('connection-lost', message));
     }
   }
 }

@@ -98,7 +98,6 @@ function listenTcp(
       server.close();
       reject(
         new IserfsError('bad-configuration', `cannot listen on ${formatPortal(endpoint)}: ${faultText(error)}`, {
-          cause: error,
           hint: 'Choose an address of this machine and a port that is free.',
         }),
       );

@@ -1,4 +1,5 @@
 import { describe, expect, it, test } from 'vitest';
+import { describeError } from '../../../../src/errors.ts';
 import { connectionError, faultText } from '../../../../src/iser/datamover/socket-fault.ts';
 
 const fault = (code: string, message = `connect ${code} 192.0.2.1:3260`) => Object.assign(new Error(message), { code });
@@ -13,6 +14,7 @@ describe('a failed connection attempt', () => {
     const error = connectionError('[2001:db8::1]:3260', fault(code));
     expect(error).toMatchObject({ code: 'unreachable', message: `cannot connect to [2001:db8::1]:3260: ${text}` });
     expect(error.hint).toMatch(hint);
+    expect(describeError(error)).toBe(error.message); // and not once more in the system's words
   });
 
   it('of a kind that is not known keeps its own words', () => {
