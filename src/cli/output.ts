@@ -3,7 +3,7 @@
  * then what to do next. The only place that turns error codes into exit statuses.
  */
 
-import { describeError, errorCode, IserfsError } from '../errors.ts';
+import { describeError, type ErrorCode, errorCode, IserfsError } from '../errors.ts';
 import { printable } from '../printable.ts';
 import { SeveralErrors } from '../several-errors.ts';
 
@@ -55,12 +55,17 @@ export function exitStatusOf(error: unknown): number {
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
 }
 
+const hintsByCode: Readonly<Partial<Record<ErrorCode, string>>> = {
+  'protocol-error': 'What answered there may not be an iSCSI target: check the host and the port.',
+  'connection-lost': 'Is it an iSCSI target that answers there? Some hang up on initiator names that they do not know.',
+};
+
 /** The next step that `error`, or the error that caused it, names. */
 export function hintOf(error: unknown): string | undefined {
   if (error instanceof IserfsError) {
     if (error.hint !== undefined) return error.hint;
     if (error.cause !== undefined) return hintOf(error.cause);
-    if (error.code === 'protocol-error') return 'What answered there may not be an iSCSI target: check the host and the port.';
+    return hintsByCode[error.code];
   }
   return undefined;
 }

@@ -138,6 +138,14 @@ describe('an error', () => {
     );
   });
 
+  it.each([
+    ['protocol-error', /check the host and the port/],
+    ['connection-lost', /Is it an iSCSI target that answers there\?/],
+  ] as const)('of kind %s names a next step of its own accord', (code, hint) => {
+    expect(told(new IserfsError(code, 'it broke'))).toMatch(hint);
+    expect(told(new IserfsError(code, 'it broke', { hint: 'Known.' }))).toBe('iserfs: it broke\n  Known.\n');
+  });
+
   it('stays in its line whatever the wire put into it', () => {
     expect(told(new IserfsError('protocol-error', 'bad \u001b[31mname\nroot: x', { hint: 'Next.' }))).toBe(
       'iserfs: bad  [31mname root: x\n  Next.\n',
