@@ -5,6 +5,7 @@
 
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
+import { formatSize } from '../config/quantity.ts';
 import type { ChapSettings } from '../config/secrets.ts';
 import { IserfsError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
@@ -57,7 +58,7 @@ export class EmbeddedTarget {
       const offered: OfferedUnit[] = [];
       const byTarget = new Map<string, ServedUnitOptions[]>();
       for (const spec of withLuns(options)) {
-        const medium = await openMedium(spec);
+        const medium = await openMedium(spec, options.log);
         media.push(medium);
         const units = byTarget.get(spec.target) ?? [];
         byTarget.set(spec.target, units);
@@ -132,7 +133,7 @@ function withLuns({ name, units }: EmbeddedTargetOptions): (UnitSpec & { readonl
   });
 }
 
-async function openMedium(spec: UnitSpec): Promise<Medium> {
+async function openMedium(spec: UnitSpec, log: (line: string) => void): Promise<Medium> {
   const { backing, blockLength, readOnly } = spec;
   if ('memory' in backing) {
     if (backing.memory % blockLength !== 0) {
@@ -150,6 +151,9 @@ async function openMedium(spec: UnitSpec): Promise<Medium> {
     readOnly,
     ...(backing.createSize === undefined ? {} : { createSize: backing.createSize }),
   });
+  if (backing.createSize !== undefined && backing.createSize !== file.size) {
+    log(`${backing.file} exists and keeps its size of ${formatSize(file.size)}: size= is for a file that is to be made`);
+  }
   return spec.volatileCache && !file.readOnly ? new VolatileCacheMedium(file) : file;
 }
 
