@@ -2,7 +2,8 @@
 
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { Medium } from '../../src/scsi/medium.ts';
-import { assertSameBytes, offsetPattern, SeededRandom } from './pattern.ts';
+import { assertSameBytes, offsetPattern } from './pattern.ts';
+import { SeededRandom } from './seeded-random.ts';
 
 const SIZE = 1024 * 1024;
 

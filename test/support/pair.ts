@@ -12,7 +12,7 @@ import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import type { PortEvent } from '../../src/scsi/port.ts';
 import type { ServedUnitOptions } from '../../src/scsi/served-unit.ts';
 import { listenMoved, type MovedPortal } from './moved-portal.ts';
-import { SeededRandom } from './pattern.ts';
+import { SeededRandom } from './seeded-random.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
 export const TARGET_NAME = 'iqn.2026-01.io.iserfs.test:pair';

@@ -1,6 +1,6 @@
 /**
  * Test data that says where it belongs: every 8 bytes spell their own offset, so that a misplaced read shows in a hex dump. And
- * random data that is the same in every run, and comparison that names the first wrong byte.
+ * comparison that names the first wrong byte.
  */
 
 import { open } from 'node:fs/promises';
@@ -24,43 +24,6 @@ export async function writePatternFile(path: string, size: number): Promise<void
   await using file = await open(path, 'w');
   for (let offset = 0; offset < size; offset += MiB) {
     await file.write(offsetPattern(offset, Math.min(MiB, size - offset)), 0, undefined, offset);
-  }
-}
-
-/** Numbers that look random and depend on the seed alone (Marsaglia's xorshift32). Not for secrets. */
-export class SeededRandom {
-  #state: number;
-
-  /** @param seed any 32-bit number */
-  constructor(seed: number) {
-    this.#state = (seed ^ 0x9e3779b9) >>> 0 || 1;
-    for (let round = 0; round < 8; round++) this.uint32();
-  }
-
-  uint32(): number {
-    let state = this.#state;
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    this.#state = state >>> 0;
-    return this.#state;
-  }
-
-  /** A whole number from 0 up to, not including, `end` (at most 2^53). */
-  below(end: number): number {
-    const fraction = (this.uint32() * 2 ** 21 + (this.uint32() >>> 11)) / 2 ** 53;
-    return Math.floor(fraction * end);
-  }
-
-  /** A whole number from `first` to `last`, both included. */
-  between(first: number, last: number): number {
-    return first + this.below(last - first + 1);
-  }
-
-  bytes(length: number): Uint8Array {
-    const words = new Uint32Array(Math.ceil(length / 4));
-    for (let index = 0; index < words.length; index++) words[index] = this.uint32();
-    return new Uint8Array(words.buffer, 0, length);
   }
 }
 

@@ -1,26 +1,42 @@
 /** Repeatable chance: the same seed, the same test. */
 
-export type Random = () => number;
+/** Numbers that look random and depend on the seed alone (Marsaglia's xorshift32). Not for secrets. */
+export class SeededRandom {
+  #state: number;
 
-/** Numbers from 0 up to 1 (the `mulberry32` generator). */
-export function seededRandom(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+  /** @param seed any 32-bit number */
+  constructor(seed: number) {
+    this.#state = (seed ^ 0x9e3779b9) >>> 0 || 1;
+    for (let round = 0; round < 8; round++) this.uint32();
+  }
 
-/** A whole number from `low` to `high`, both included. */
-export function between(random: Random, low: number, high: number): number {
-  return low + Math.floor(random() * (high - low + 1));
-}
+  uint32(): number {
+    let state = this.#state;
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    this.#state = state >>> 0;
+    return this.#state;
+  }
 
-export function randomBytes(random: Random, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  for (let index = 0; index < length; index++) bytes[index] = Math.floor(random() * 256);
-  return bytes;
+  /** From 0 up to, not including, 1, with 53 bits. */
+  fraction(): number {
+    return (this.uint32() * 2 ** 21 + (this.uint32() >>> 11)) / 2 ** 53;
+  }
+
+  /** A whole number from 0 up to, not including, `end` (at most 2^53). */
+  below(end: number): number {
+    return Math.floor(this.fraction() * end);
+  }
+
+  /** A whole number from `first` to `last`, both included. */
+  between(first: number, last: number): number {
+    return first + this.below(last - first + 1);
+  }
+
+  bytes(length: number): Uint8Array {
+    const words = new Uint32Array(Math.ceil(length / 4));
+    for (let index = 0; index < words.length; index++) words[index] = this.uint32();
+    return new Uint8Array(words.buffer, 0, length);
+  }
 }

@@ -10,7 +10,7 @@ import { BufferPool } from '../../src/scsi/buffer-pool.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import type { ScsiCommand, ScsiPort } from '../../src/scsi/port.ts';
 import { check, type Injection } from './scripted-port.ts';
-import { between, type Random, randomBytes, seededRandom } from './seeded-random.ts';
+import { SeededRandom } from './seeded-random.ts';
 import { VirtualClock } from './virtual-clock.ts';
 import { WriteHistory } from './write-history.ts';
 
@@ -48,7 +48,7 @@ export interface TorturedPort extends ScsiPort {
 export type MakePort = (environment: {
   readonly scenario: Scenario;
   readonly clock: VirtualClock;
-  readonly random: Random;
+  readonly random: SeededRandom;
 }) => TorturedPort;
 
 const WORKERS = 6;
@@ -58,7 +58,7 @@ export class TortureRun {
   flushes = 0;
   reads = 0;
   readonly #scenario: Scenario;
-  readonly #random: Random;
+  readonly #random: SeededRandom;
   readonly #clock = new VirtualClock();
   readonly #pool = new BufferPool();
   readonly #port: TorturedPort;
@@ -70,10 +70,10 @@ export class TortureRun {
 
   constructor(scenario: Scenario, seed: number, makePort: MakePort) {
     this.#scenario = scenario;
-    this.#random = seededRandom(seed);
+    this.#random = new SeededRandom(seed);
     this.#remaining = scenario.operations;
     this.#port = makePort({ scenario, clock: this.#clock, random: this.#random });
-    this.#port.medium.set(randomBytes(this.#random, this.#port.medium.length));
+    this.#port.medium.set(this.#random.bytes(this.#port.medium.length));
     this.#history = new WriteHistory(this.#port.medium);
   }
 
@@ -96,12 +96,12 @@ export class TortureRun {
       queueDepth: 12,
       awaitsFence: () => true,
       clock: this.#clock,
-      random: this.#random,
+      random: () => this.#random.fraction(),
     });
     const cache = new BlockCache({ pool: this.#pool, bytes: this.#scenario.cacheBytes, readahead: 64 * 1024 });
     const device = cache.attach(unit);
     this.#port.inject = (command) => this.#injection(command.cdb[0] ?? 0);
-    this.#port.stall = (command) => isAccess(command.cdb[0] ?? 0) && this.#random() < 0.002;
+    this.#port.stall = (command) => isAccess(command.cdb[0] ?? 0) && this.#random.fraction() < 0.002;
     const faults = this.#faults();
     await Promise.all(Array.from({ length: WORKERS }, () => this.#worker(device, cache)));
     this.#isOver = true;
@@ -122,22 +122,22 @@ export class TortureRun {
   async #worker(device: CachedDevice, cache: BlockCache): Promise<void> {
     while (this.#remaining > 0) {
       this.#remaining--;
-      const dice = this.#random();
+      const dice = this.#random.fraction();
       const { offset, length } = this.#range(device.info.size);
       if (dice < 0.45) await this.#write(device, offset, length);
       else if (dice < 0.9) await this.#read(device, offset, length);
       else await this.#flush(device);
       cache.checkInvariants();
-      if (this.#random() < 0.3) await sleep(this.#clock, this.#random() * 20);
+      if (this.#random.fraction() < 0.3) await sleep(this.#clock, this.#random.fraction() * 20);
     }
   }
 
   async #write(device: CachedDevice, offset: number, length: number): Promise<void> {
-    const data = randomBytes(this.#random, length);
+    const data = this.#random.bytes(length);
     const end = this.#history.begin(offset, data);
     try {
       // Without DPOFUA a forced write ends after its flush, when others may have written the range again.
-      await device.write(offset, data, { fua: this.#scenario.dpoFua === true && this.#random() < 0.1 });
+      await device.write(offset, data, { fua: this.#scenario.dpoFua === true && this.#random.fraction() < 0.1 });
       end('acknowledged');
     } catch (error) {
       end('failed');
@@ -153,7 +153,7 @@ export class TortureRun {
       const seen = Buffer.concat(lease.segments);
       if (seen.length !== length) this.problems.push(`read ${seen.length} of ${length} bytes`);
       // Time may pass before the reader is done with the lease: its bytes must stay what they were.
-      if (this.#random() < 0.2) await sleep(this.#clock, this.#random() * 10);
+      if (this.#random.fraction() < 0.2) await sleep(this.#clock, this.#random.fraction() * 10);
       if (!seen.equals(Buffer.concat(lease.segments))) this.problems.push(`a lease changed at ${offset}`);
       lease.release();
       const bad = this.#history.firstImpossible(offset, seen, since, until);
@@ -200,17 +200,17 @@ export class TortureRun {
 
   #range(size: number): { offset: number; length: number } {
     const { blockLength } = this.#scenario;
-    const longest = this.#random() < 0.8 ? 4 * blockLength : Math.min(size, 40 * blockLength);
-    const length = between(this.#random, 1, longest);
-    const offset = between(this.#random, 0, size - length);
-    if (this.#random() < 0.5) return { offset, length };
+    const longest = this.#random.fraction() < 0.8 ? 4 * blockLength : Math.min(size, 40 * blockLength);
+    const length = this.#random.between(1, longest);
+    const offset = this.#random.between(0, size - length);
+    if (this.#random.fraction() < 0.5) return { offset, length };
     const start = offset - (offset % blockLength);
     const whole = Math.max(blockLength, length - (length % blockLength));
     return { offset: Math.min(start, size - whole), length: whole };
   }
 
   #injection(opcode: number): Injection | undefined {
-    const dice = this.#random();
+    const dice = this.#random.fraction();
     if (dice < 0.01) return { status: 0x08 };
     if (dice < 0.02) return { status: 0x28 };
     if (dice < 0.025) return check(0x0b, 0x47, 0x00);
@@ -221,8 +221,8 @@ export class TortureRun {
 
   async #faults(): Promise<void> {
     while (!this.#isOver) {
-      await sleep(this.#clock, this.#random() * 300);
-      switch (this.#scenario.faults[between(this.#random, 0, this.#scenario.faults.length - 1)]) {
+      await sleep(this.#clock, this.#random.fraction() * 300);
+      switch (this.#scenario.faults[this.#random.between(0, this.#scenario.faults.length - 1)]) {
         case 'nexus-loss':
           this.#port.loseNexus();
           break;

@@ -5,7 +5,7 @@ import type { Lease } from '../../../src/scsi/block-device.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import type { DeviceChangeListener } from '../../../src/scsi/device-change.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
-import { between, randomBytes, seededRandom } from '../../support/seeded-random.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { WriteHistory } from '../../support/write-history.ts';
 
@@ -378,8 +378,8 @@ describe('reading ahead', () => {
 
   it('fetches nothing for random readers', async () => {
     const { cached } = bench({ readahead: 1 * MIB });
-    const random = seededRandom(4);
-    for (let turn = 0; turn < 100; turn++) await bytesOf(cached.read(between(random, 0, 4 * MIB - 4096), 4096));
+    const random = new SeededRandom(4);
+    for (let turn = 0; turn < 100; turn++) await bytesOf(cached.read(random.between(0, 4 * MIB - 4096), 4096));
     expect(cached.stats.readaheadBytes).toBe(0);
   });
 
@@ -402,11 +402,11 @@ describe('reading ahead', () => {
 
 describe('under random load', () => {
   it.each([1, 2, 3])('never gives what it must not, seed %i', async (seed) => {
-    const random = seededRandom(seed);
+    const random = new SeededRandom(seed);
     const { device, cached, cache, pool } = bench({
       size: 1 * MIB,
-      bytes: between(random, 1, 8) * 128 * KIB,
-      readahead: random() < 0.5 ? 256 * KIB : 0,
+      bytes: random.between(1, 8) * 128 * KIB,
+      readahead: random.fraction() < 0.5 ? 256 * KIB : 0,
     });
     const history = new WriteHistory(device.bytes);
     const problems: string[] = [];
@@ -423,7 +423,7 @@ describe('under random load', () => {
       const seen = Buffer.concat(lease.segments);
       const bad = history.firstImpossible(offset, seen, since, history.tick());
       if (bad !== undefined) problems.push(`a read of ${length} at ${offset} saw the impossible at ${bad}`);
-      if (random() < 0.5) await settle();
+      if (random.fraction() < 0.5) await settle();
       if (!seen.equals(Buffer.concat(lease.segments))) problems.push('a lease changed');
       lease.release();
     };
@@ -433,7 +433,7 @@ describe('under random load', () => {
       if (writing.some((other) => other.offset < offset + length && other.end > offset)) return;
       const range = { offset, end: offset + length };
       writing.push(range);
-      const data = randomBytes(random, length);
+      const data = random.bytes(length);
       const end = history.begin(offset, data);
       await cached.write(offset, data).then(
         () => end('acknowledged'),
@@ -442,19 +442,19 @@ describe('under random load', () => {
       writing.splice(writing.indexOf(range), 1);
     };
     for (let turn = 0; turn < 600; turn++) {
-      const length = random() < 0.8 ? between(random, 1, 8192) : between(random, 1, 300_000);
-      const offset = random() < 0.5 ? between(random, 0, 20) * 8192 : between(random, 0, 1 * MIB - length);
-      if (running < 8) void run(() => (random() < 0.6 ? read(offset, length) : write(offset, length)));
+      const length = random.fraction() < 0.8 ? random.between(1, 8192) : random.between(1, 300_000);
+      const offset = random.fraction() < 0.5 ? random.between(0, 20) * 8192 : random.between(0, 1 * MIB - length);
+      if (running < 8) void run(() => (random.fraction() < 0.6 ? read(offset, length) : write(offset, length)));
       await new Promise((resolve) => setImmediate(resolve));
-      while (device.pending.length > 0 && random() < 0.7) {
-        const call = device.pending[between(random, 0, device.pending.length - 1)];
+      while (device.pending.length > 0 && random.fraction() < 0.7) {
+        const call = device.pending[random.between(0, device.pending.length - 1)];
         // A read must not overtake a write that it overlaps, nor the reverse: the range lock's part again.
         const index = call === undefined ? -1 : device.pending.indexOf(call);
         const blocked = device.pending
           .slice(0, index)
           .some((earlier) => call !== undefined && (earlier.kind === 'write' || call.kind === 'write') && overlap(earlier, call));
         if (call === undefined || blocked) continue;
-        if (call.kind === 'write' && random() < 0.1) call.fail(new Error('no luck'));
+        if (call.kind === 'write' && random.fraction() < 0.1) call.fail(new Error('no luck'));
         else call.finish();
       }
       cache.checkInvariants();

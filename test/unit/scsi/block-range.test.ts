@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { chunkBlocks, chunkRun, coveringBlocks, splitRange } from '../../../src/scsi/block-range.ts';
-import { SeededRandom } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 describe('splitting a byte range into blocks', () => {
   it.each([

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type ArenaSource, BufferPool, MAX_RUN, type PoolBuffer } from '../../../src/scsi/buffer-pool.ts';
-import { SeededRandom } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 /** Ordinary memory that keeps account. */
 class CountingSource implements ArenaSource {

@@ -23,7 +23,7 @@ import {
   writeCdb,
 } from '../../../src/scsi/cdb.ts';
 import { hex } from '../../support/hex-vectors.ts';
-import { SeededRandom } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 /** Written by hand after the tables of SPC-4 and SBC-3. */
 const vectors: [cdb: Uint8Array, bytes: string, title: string][] = [

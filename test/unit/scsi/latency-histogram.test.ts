@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { LatencyHistogram } from '../../../src/scsi/latency-histogram.ts';
-import { seededRandom } from '../../support/seeded-random.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 describe('the latency histogram', () => {
   it('says nothing of nothing', () => {
@@ -21,8 +21,8 @@ describe('the latency histogram', () => {
 
   it('comes within an eighth of the true percentiles', () => {
     const histogram = new LatencyHistogram();
-    const random = seededRandom(5);
-    const samples = Array.from({ length: 20_000 }, () => Math.exp(random() * 12 - 5));
+    const random = new SeededRandom(5);
+    const samples = Array.from({ length: 20_000 }, () => Math.exp(random.fraction() * 12 - 5));
     for (const sample of samples) histogram.record(sample);
     samples.sort((one, other) => one - other);
     const exact = (fraction: number) => samples[Math.ceil(samples.length * fraction) - 1] ?? 0;

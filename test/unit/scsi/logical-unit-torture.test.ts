@@ -78,7 +78,7 @@ const FIRST_SEED = Number(process.env['TORTURE_FIRST_SEED'] ?? 1);
 const scriptedDisk: MakePort = ({ scenario, clock, random }) =>
   new ScriptedPort({
     clock,
-    random,
+    random: () => random.fraction(),
     disk: {
       blockLength: scenario.blockLength,
       blocks: scenario.blocks,
@@ -86,21 +86,21 @@ const scriptedDisk: MakePort = ({ scenario, clock, random }) =>
       dpoFua: scenario.dpoFua ?? false,
       maximumTransferBlocks: scenario.maximumTransferBlocks ?? 0,
     },
-    latencyMs: () => random() * 4,
-    reconnectMs: () => 5 + random() * 60,
-    lateMs: () => (random() < 0.7 ? random() * 300 : undefined),
+    latencyMs: () => random.fraction() * 4,
+    reconnectMs: () => 5 + random.fraction() * 60,
+    lateMs: () => (random.fraction() < 0.7 ? random.fraction() * 300 : undefined),
     resets: scenario.resets ?? 'work',
   });
 
 const ownTarget: MakePort = ({ scenario, clock, random }) =>
   new ServerPort({
     clock,
-    random,
+    random: () => random.fraction(),
     blockLength: scenario.blockLength,
     blocks: scenario.blocks,
-    latencyMs: () => random() * 4,
-    reconnectMs: () => 5 + random() * 60,
-    lateMs: () => (random() < 0.7 ? random() * 300 : undefined),
+    latencyMs: () => random.fraction() * 4,
+    reconnectMs: () => 5 + random.fraction() * 60,
+    lateMs: () => (random.fraction() < 0.7 ? random.fraction() * 300 : undefined),
   });
 
 /** `name`, the disk, and what happens to it. */

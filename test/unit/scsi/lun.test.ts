@@ -11,7 +11,7 @@ import {
   REPORT_LUNS_WELL_KNOWN,
 } from '../../../src/scsi/lun.ts';
 import { hexVectors } from '../../support/hex-vectors.ts';
-import { SeededRandom } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 const tgtd = hexVectors('scsi-tgtd.hex');
 

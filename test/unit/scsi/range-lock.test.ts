@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type LockMode, RangeLock } from '../../../src/scsi/range-lock.ts';
-import { SeededRandom } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 /** Lets everything that is settled by now run. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve));

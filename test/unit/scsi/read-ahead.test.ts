@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ReadAhead } from '../../../src/scsi/read-ahead.ts';
-import { between, seededRandom } from '../../support/seeded-random.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -69,8 +69,8 @@ describe('read-ahead', () => {
 
   it('asks for nothing for readers without order', () => {
     const ahead = new ReadAhead(1 * MIB);
-    const random = seededRandom(2);
-    for (let turn = 0; turn < 1000; turn++) expect(ahead.observe(between(random, 0, 1e9) * 4096, 4096)).toBeUndefined();
+    const random = new SeededRandom(2);
+    for (let turn = 0; turn < 1000; turn++) expect(ahead.observe(random.between(0, 1e9) * 4096, 4096)).toBeUndefined();
   });
 
   it('forgets the streams at a reset', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import { RetainedWrites } from '../../../src/scsi/retained-writes.ts';
-import { between, randomBytes, seededRandom } from '../../support/seeded-random.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 function bench(limit = 1024 * 1024) {
   const pool = new BufferPool();
@@ -152,17 +152,17 @@ describe('retained writes', () => {
   });
 
   it.each([1, 2, 3, 4])('always hold the newest byte of what is not covered, seed %i', (seed) => {
-    const random = seededRandom(seed);
+    const random = new SeededRandom(seed);
     const { retained, pool } = bench(64 * 1024 * 1024);
     const size = 20_000;
     const values = new Uint8Array(size);
     const sequences = new Float64Array(size);
     for (let turn = 0; turn < 2000; turn++) {
-      const length = between(random, 1, random() < 0.9 ? 300 : 5000);
-      const offset = between(random, 0, size - length);
-      const dice = random();
+      const length = random.between(1, random.fraction() < 0.9 ? 300 : 5000);
+      const offset = random.between(0, size - length);
+      const dice = random.fraction();
       if (dice < 0.85) {
-        const data = randomBytes(random, length);
+        const data = random.bytes(length);
         retained.keep(offset, data);
         values.set(data, offset);
         sequences.fill(retained.sequence, offset, offset + length);
@@ -170,7 +170,7 @@ describe('retained writes', () => {
         retained.supersede(offset, length);
         sequences.fill(0, offset, offset + length);
       } else {
-        const covered = retained.sequence - between(random, 0, 20);
+        const covered = retained.sequence - random.between(0, 20);
         retained.discardUpTo(covered);
         for (let at = 0; at < size; at++) if ((sequences[at] ?? 0) <= covered) sequences[at] = 0;
       }

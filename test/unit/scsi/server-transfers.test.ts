@@ -9,7 +9,8 @@ import type { ServedUnitOptions } from '../../../src/scsi/served-unit.ts';
 import { Status } from '../../../src/scsi/status.ts';
 import { FaultyMedium } from '../../support/faulty-medium.ts';
 import { LocalNexus } from '../../support/local-nexus.ts';
-import { assertSameBytes, offsetPattern, SeededRandom } from '../../support/pattern.ts';
+import { assertSameBytes, offsetPattern } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 const MiB = 1024 * 1024;
 const good = { status: Status.good };

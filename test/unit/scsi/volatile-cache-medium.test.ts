@@ -3,7 +3,8 @@ import { MemoryMedium } from '../../../src/scsi/memory-medium.ts';
 import { VolatileCacheMedium } from '../../../src/scsi/volatile-cache-medium.ts';
 import { FaultyMedium } from '../../support/faulty-medium.ts';
 import { mediumContract } from '../../support/medium-contract.ts';
-import { assertSameBytes, SeededRandom } from '../../support/pattern.ts';
+import { assertSameBytes } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 
 const SIZE = 1024 * 1024;
 

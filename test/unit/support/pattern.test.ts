@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
-import { assertSameBytes, firstDifference, offsetPattern, SeededRandom, writePatternFile } from '../../support/pattern.ts';
+import { assertSameBytes, firstDifference, offsetPattern, writePatternFile } from '../../support/pattern.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
 import { TiB, Workdir } from '../../support/workdir.ts';
 
 describe('offset pattern', () => {

@@ -18,7 +18,7 @@ import {
 } from '../../../../src/iser/iscsi/chap.ts';
 import type { TextPair } from '../../../../src/iser/iscsi/text.ts';
 import { hex } from '../../../support/hex-vectors.ts';
-import { between, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 const secret = (text: string) => new TextEncoder().encode(text);
 const alice = { user: 'alice', secret: secret('the initiator is it') };
@@ -31,8 +31,8 @@ const target = (options: Partial<ChapTargetOptions> = {}, seed = 2) =>
   new ChapTarget({ credentials: alice, random: randomFrom(seed), ...options });
 
 function randomFrom(seed: number): (length: number) => Uint8Array {
-  const random = seededRandom(seed);
-  return (length) => randomBytes(random, length);
+  const random = new SeededRandom(seed);
+  return (length) => random.bytes(length);
 }
 
 /** The exchange to its end; the keys of each message. */
@@ -90,9 +90,9 @@ describe('binary values', () => {
   });
 
   it('read what they write, in both encodings, at every length', () => {
-    const random = seededRandom(64);
+    const random = new SeededRandom(64);
     for (let length = 1; length < 100; length++) {
-      const value = randomBytes(random, length);
+      const value = random.bytes(length);
       expect(decodeBinary(encodeBinary(value, 'hex'))).toEqual(value);
       expect(decodeBinary(encodeBinary(value, 'base64'))).toEqual(value);
     }
@@ -137,9 +137,9 @@ describe('an exchange', () => {
   });
 
   it('does not prove anything to a target that does not know the secret, or to a wrong initiator', () => {
-    const random = seededRandom(99);
+    const random = new SeededRandom(99);
     for (let round = 0; round < 40; round++) {
-      const wrong = { user: random() < 0.5 ? 'alice' : 'alicf', secret: randomBytes(random, between(random, 0, 30)) };
+      const wrong = { user: random.fraction() < 0.5 ? 'alice' : 'alicf', secret: random.bytes(random.between(0, 30)) };
       const refused = expect.objectContaining({ code: 'authentication-failed' });
       expect(() => exchange(initiator({ credentials: wrong }), target())).toThrow(refused);
       expect(() => exchange(initiator({ mutual: storage }), target({ mutual: wrong }))).toThrow(refused);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { CommandWindow, TargetCommandWindow } from '../../../../src/iser/iscsi/command-window.ts';
 import { serialAdd } from '../../../../src/iser/iscsi/serial.ts';
-import { between, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 describe('CommandWindow', () => {
   it('numbers commands in order, across the wrap', () => {
@@ -129,7 +129,7 @@ describe('TargetCommandWindow', () => {
   });
 
   it('with an initiator that obeys: executes every command once, in order, and never more than its size at a time', () => {
-    const random = seededRandom(4);
+    const random = new SeededRandom(4);
     for (const size of [1, 2, 7, 64]) {
       const start = 0xffffffc0;
       const initiator = new CommandWindow(start);
@@ -145,10 +145,10 @@ describe('TargetCommandWindow', () => {
         expect(underWay).toBeLessThanOrEqual(size);
       };
       for (let step = 0; step < 3000; step++) {
-        const choice = random();
+        const choice = random.fraction();
         if (choice < 0.4 && initiator.isOpen) wire.push(initiator.take());
         else if (choice < 0.8 && wire.length > 0) {
-          const [cmdSn = 0] = wire.splice(between(random, 0, wire.length - 1), 1);
+          const [cmdSn = 0] = wire.splice(random.between(0, wire.length - 1), 1);
           const arrival = target.arrive(cmdSn, false);
           expect(arrival).not.toBe('discard');
           if (arrival === 'hold') held.add(cmdSn);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { crc32c, encodeDigest } from '../../../../src/iser/iscsi/digest.ts';
 import { hex, hexVectors } from '../../../support/hex-vectors.ts';
-import { between, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 /** Bit by bit, as the polynomial is defined: the slow, obvious twin. */
 function plainCrc32c(data: Uint8Array): number {
@@ -27,8 +27,8 @@ describe('crc32c', () => {
   });
 
   it('agrees with the definition at every length and alignment', () => {
-    const random = seededRandom(32);
-    const buffer = randomBytes(random, 400);
+    const random = new SeededRandom(32);
+    const buffer = random.bytes(400);
     for (let offset = 0; offset < 9; offset++) {
       for (let length = 0; length < 80; length++) {
         const data = buffer.subarray(offset, offset + length);
@@ -38,12 +38,12 @@ describe('crc32c', () => {
   });
 
   it('runs on over pieces as over the whole', () => {
-    const random = seededRandom(33);
-    const data = randomBytes(random, 5000);
+    const random = new SeededRandom(33);
+    const data = random.bytes(5000);
     for (let round = 0; round < 50; round++) {
       let crc = 0;
       for (let at = 0; at < data.length; ) {
-        const length = between(random, 0, 700);
+        const length = random.between(0, 700);
         crc = crc32c(data.subarray(at, at + length), crc);
         at += length;
       }

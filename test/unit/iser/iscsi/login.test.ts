@@ -15,7 +15,7 @@ import {
 } from '../../../../src/iser/iscsi/login.ts';
 import { decodePdu, encodeBhs, type Pdu } from '../../../../src/iser/iscsi/pdu.ts';
 import { serialAdd } from '../../../../src/iser/iscsi/serial.ts';
-import { between, type Random, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 const secret = (text: string) => new TextEncoder().encode(text);
 const alice = { user: 'alice', secret: secret('the initiator is it') };
@@ -49,8 +49,8 @@ function targetLogin(decision: Partial<TargetLoginDecision> = {}, options: Parti
 }
 
 function randomFrom(seed: number): (length: number) => Uint8Array {
-  const random = seededRandom(seed);
-  return (length) => randomBytes(random, length);
+  const random = new SeededRandom(seed);
+  return (length) => random.bytes(length);
 }
 
 interface Outcome {
@@ -319,7 +319,7 @@ describe('text that does not fit in one PDU', () => {
 describe('every combination of options', () => {
   it('ends in the same view on both sides (120 seeds)', () => {
     for (let seed = 0; seed < 120; seed++) {
-      const random = seededRandom(seed);
+      const random = new SeededRandom(seed);
       const { ours, theirs, decision, discovery } = combination(random);
       const initiator = discovery ? discoveryLogin(ours) : initiatorLogin(ours);
       const outcome = logIn(initiator, targetLogin(decision, theirs));
@@ -362,31 +362,31 @@ function discoveryLogin(options: Partial<InitiatorLoginOptions> = {}): Initiator
   });
 }
 
-function combination(random: Random) {
+function combination(random: SeededRandom) {
   const digests = ['None', 'CRC32C,None', 'None,CRC32C'] as const;
-  const pick = <T>(from: readonly T[]): T => from[between(random, 0, from.length - 1)] as T;
+  const pick = <T>(from: readonly T[]): T => from[random.between(0, from.length - 1)] as T;
   const keys = () => ({
-    InitialR2T: random() < 0.5,
-    ImmediateData: random() < 0.5,
-    FirstBurstLength: between(random, 512, 1 << 18),
-    MaxBurstLength: between(random, 512, 1 << 20),
-    MaxOutstandingR2T: between(random, 1, 16),
-    DefaultTime2Wait: between(random, 0, 10),
-    DefaultTime2Retain: between(random, 0, 60),
+    InitialR2T: random.fraction() < 0.5,
+    ImmediateData: random.fraction() < 0.5,
+    FirstBurstLength: random.between(512, 1 << 18),
+    MaxBurstLength: random.between(512, 1 << 20),
+    MaxOutstandingR2T: random.between(1, 16),
+    DefaultTime2Wait: random.between(0, 10),
+    DefaultTime2Retain: random.between(0, 60),
   });
   const movers = (): KeyOffers => ({
-    ...(random() < 0.8 ? { HeaderDigest: pick(digests) } : {}),
-    ...(random() < 0.8 ? { DataDigest: pick(digests) } : {}),
-    ...(random() < 0.8 ? { MaxRecvDataSegmentLength: String(between(random, 512, 1 << 20)) } : {}),
+    ...(random.fraction() < 0.8 ? { HeaderDigest: pick(digests) } : {}),
+    ...(random.fraction() < 0.8 ? { DataDigest: pick(digests) } : {}),
+    ...(random.fraction() < 0.8 ? { MaxRecvDataSegmentLength: String(random.between(512, 1 << 20)) } : {}),
   });
-  const discovery = random() < 0.2;
+  const discovery = random.fraction() < 0.2;
   const kind = pick(['none', 'offered', 'one way', 'mutual', 'mutual']);
-  const long = (name: string) => (random() < 0.15 ? name.repeat(between(random, 1000, 5000)) : name);
+  const long = (name: string) => (random.fraction() < 0.15 ? name.repeat(random.between(1000, 5000)) : name);
   const [inbound, outbound] = [
-    { user: long('alice'), secret: randomBytes(random, between(random, 1, 40)) },
-    { user: long('storage'), secret: randomBytes(random, between(random, 41, 50)) },
+    { user: long('alice'), secret: random.bytes(random.between(1, 40)) },
+    { user: long('storage'), secret: random.bytes(random.between(41, 50)) },
   ];
-  const usable = CHAP_ALGORITHMS_BY_STRENGTH.filter(() => random() < 0.6);
+  const usable = CHAP_ALGORITHMS_BY_STRENGTH.filter(() => random.fraction() < 0.6);
   const chap: ChapOptions = {
     credentials: inbound,
     encoding: pick(['hex', 'base64']),
@@ -395,19 +395,19 @@ function combination(random: Random) {
   };
   const ours: Partial<InitiatorLoginOptions> = {
     offers: movers(),
-    ...(random() < 0.8 ? { sessionKeys: keys() } : {}),
+    ...(random.fraction() < 0.8 ? { sessionKeys: keys() } : {}),
     ...(kind === 'none' ? {} : { chap }),
-    random: randomFrom(between(random, 0, 1 << 30)),
+    random: randomFrom(random.between(0, 1 << 30)),
   };
   const decision: Partial<TargetLoginDecision> & { chap?: { credentials: typeof inbound; mutual?: typeof outbound } } =
     kind === 'one way' || kind === 'mutual' ? { chap: { credentials: inbound, mutual: outbound } } : {};
   const mover = movers();
   const theirs: Partial<TargetLoginOptions> = {
     offers: () => mover,
-    ...(random() < 0.8 ? { sessionKeys: keys() } : {}),
-    ...(random() < 0.3 ? { targetAlias: long('alias') } : {}),
-    windowSize: between(random, 1, 200),
-    random: randomFrom(between(random, 0, 1 << 30)),
+    ...(random.fraction() < 0.8 ? { sessionKeys: keys() } : {}),
+    ...(random.fraction() < 0.3 ? { targetAlias: long('alias') } : {}),
+    windowSize: random.between(1, 200),
+    random: randomFrom(random.between(0, 1 << 30)),
   };
   return { ours, theirs, decision, discovery };
 }

@@ -10,7 +10,7 @@ import {
   parsePortal,
   parseTargetAddress,
 } from '../../../../src/iser/iscsi/name.ts';
-import { between, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 describe('isValidIscsiName', () => {
   // The examples of RFC 7143 §4.2.7 first, then names of deployed targets.
@@ -145,9 +145,9 @@ describe('parseTargetAddress', () => {
 describe('what an initiator makes for itself', () => {
   it('is a valid name, different for different bytes', () => {
     const names = new Set<string>();
-    const random = seededRandom(5);
+    const random = new SeededRandom(5);
     for (let round = 0; round < 100; round++) {
-      const name = makeInitiatorName(randomBytes(random, between(random, 6, 16)));
+      const name = makeInitiatorName(random.bytes(random.between(6, 16)));
       expect(isValidIscsiName(name)).toBe(true);
       names.add(name);
     }

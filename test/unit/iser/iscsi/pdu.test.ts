@@ -23,7 +23,7 @@ import {
   segmentLengths,
 } from '../../../../src/iser/iscsi/pdu.ts';
 import { hex, hexVectors } from '../../../support/hex-vectors.ts';
-import { between, type Random, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 const peers = hexVectors('pdu-peers.hex');
 const figures = hexVectors('pdu-figures.hex');
@@ -406,18 +406,18 @@ describe('header tables', () => {
 
 describe('decodePdu', () => {
   it.each(opcodeNames)('%s: agrees with the table walker on random headers', (name) => {
-    const random = seededRandom(Opcode[name] + 1);
+    const random = new SeededRandom(Opcode[name] + 1);
     for (let round = 0; round < 60; round++) {
-      const bhs = randomBytes(random, BHS_LENGTH);
+      const bhs = random.bytes(BHS_LENGTH);
       bhs[0] = ((bhs[0] ?? 0) & 0xc0) | Opcode[name];
-      const data = randomBytes(random, between(random, 0, 9));
-      const ahs = randomBytes(random, 4 * between(random, 0, 2));
+      const data = random.bytes(random.between(0, 9));
+      const ahs = random.bytes(4 * random.between(0, 2));
       expect(decodePdu(bhs, data, ahs)).toEqual(decodeByTable(name, viewOf(bhs), data, ahs));
     }
   });
 
   it.each(opcodeNames)('%s: reads back what was written', (name) => {
-    const random = seededRandom(Opcode[name] + 1000);
+    const random = new SeededRandom(Opcode[name] + 1000);
     for (let round = 0; round < 60; round++) {
       const source = randomPdu(name, random);
       const bhs = encodeBhs(source);
@@ -508,10 +508,10 @@ describe('additional header segments', () => {
   });
 
   it('never loop or read beyond their end, whatever they hold', () => {
-    const random = seededRandom(7);
+    const random = new SeededRandom(7);
     for (let round = 0; round < 600; round++) {
-      const ahs = randomBytes(random, 4 * between(random, 0, 6));
-      for (let index = 0; index < ahs.length; index += 2) if (random() < 0.7) ahs[index] = 0;
+      const ahs = random.bytes(4 * random.between(0, 6));
+      for (let index = 0; index < ahs.length; index += 2) if (random.fraction() < 0.7) ahs[index] = 0;
       try {
         const total = decodeAhs(ahs).reduce((sum, { body }) => sum + 3 + body.length, 0);
         expect(total).toBeLessThanOrEqual(ahs.length);
@@ -535,15 +535,15 @@ function fieldsOf(name: OpcodeName): Field<unknown>[] {
   return Object.values(headers[name] as Record<string, Field<unknown>>);
 }
 
-function randomPdu(name: OpcodeName, random: Random): Pdu {
+function randomPdu(name: OpcodeName, random: SeededRandom): Pdu {
   const values: Record<string, unknown> = {};
   for (const [key, field] of Object.entries(headers[name] as Record<string, Field<unknown>>)) {
     const sample = field.get(new DataView(new ArrayBuffer(BHS_LENGTH)));
-    if (typeof sample === 'boolean') values[key] = random() < 0.5;
-    else if (typeof sample === 'bigint') values[key] = viewOf(randomBytes(random, 8)).getBigUint64(0);
-    else if (typeof sample === 'number') values[key] = between(random, 0, 2 ** field.widthBits - 1);
-    else values[key] = randomBytes(random, field.widthBits / 8);
+    if (typeof sample === 'boolean') values[key] = random.fraction() < 0.5;
+    else if (typeof sample === 'bigint') values[key] = viewOf(random.bytes(8)).getBigUint64(0);
+    else if (typeof sample === 'number') values[key] = random.between(0, 2 ** field.widthBits - 1);
+    else values[key] = random.bytes(field.widthBits / 8);
   }
-  const data = randomBytes(random, between(random, 0, 300));
-  return pdu({ opcode: name, ...values, data, ahs: new Uint8Array(4 * between(random, 0, 5)) } as never) as Pdu;
+  const data = random.bytes(random.between(0, 300));
+  return pdu({ opcode: name, ...values, data, ahs: new Uint8Array(4 * random.between(0, 5)) } as never) as Pdu;
 }

@@ -9,7 +9,7 @@ import {
   TextAssembler,
 } from '../../../../src/iser/iscsi/text.ts';
 import { hexVectors } from '../../../support/hex-vectors.ts';
-import { between, randomBytes, seededRandom } from '../../../support/seeded-random.ts';
+import { SeededRandom } from '../../../support/seeded-random.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
@@ -88,10 +88,10 @@ describe('text', () => {
   });
 
   it('reads whatever comes or throws ProtocolError', () => {
-    const random = seededRandom(61);
+    const random = new SeededRandom(61);
     const alphabet = bytes('AB=\0\0=Z-_1\xff').subarray();
     for (let round = 0; round < 2000; round++) {
-      const noise = randomBytes(random, between(random, 0, 20)).map((byte) => alphabet[byte % alphabet.length] ?? 0);
+      const noise = random.bytes(random.between(0, 20)).map((byte) => alphabet[byte % alphabet.length] ?? 0);
       try {
         const pairs = decodeText(noise);
         expect(decodeText(encodeText(pairs))).toEqual(pairs);
