@@ -15,6 +15,7 @@ import { type InspectArguments, runInfo, runLs, runStatus } from './commands/ins
 import { runMount } from './commands/mount.ts';
 import { runTarget } from './commands/target.ts';
 import { runUmount } from './commands/umount.ts';
+import { findMountOf } from './mount-reader.ts';
 import { EXIT_OK, EXIT_USAGE, exitStatusOf, UsageError } from './output.ts';
 import { parseBlockLength, parseUnitSpec } from './unit-spec.ts';
 
@@ -101,13 +102,13 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
       'ls [where]',
       'List mounts, or the LUNs of a mount or a portal',
       inspectGrammar,
-      run((args) => runLs(inspectArguments(args), context)),
+      run(async (args) => runLs(await inspectArguments(args), context)),
     )
     .command(
       'info [where]',
       'Say what the LUNs of a mount or a portal are',
       inspectGrammar,
-      run((args) => runInfo(inspectArguments(args), context)),
+      run(async (args) => runInfo(await inspectArguments(args), context)),
     )
     .command(
       'status [mountpoint]',
@@ -116,7 +117,7 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
         withFilters(it)
           .option('json', JSON_OPTION)
           .positional('mountpoint', { type: 'string', describe: 'If there are several' }),
-      run((args) => runStatus(inspectArguments(args), context)),
+      run(async (args) => runStatus(await inspectArguments(args), context)),
     )
     .command(
       'target',
@@ -317,10 +318,14 @@ async function discover(args: CommandLineArguments, context: CommandContext): Pr
   return await runDiscover({ settings, json: args.flag('json') }, context);
 }
 
-/** A word with a slash, or `.`, is a mount point; anything else is a portal. */
-function inspectArguments(args: CommandLineArguments): InspectArguments {
+/** A word with a slash, or `.`, or the name of a mount in this directory, is a mount point; anything else is a portal. */
+async function inspectArguments(args: CommandLineArguments): Promise<InspectArguments> {
   const where = args.text('where') ?? args.text('mountpoint');
-  const isMountpoint = where === undefined || args.text('mountpoint') !== undefined || /[/]|^\.{1,2}$/.test(where);
+  const isMountpoint =
+    where === undefined ||
+    args.text('mountpoint') !== undefined ||
+    /[/]|^\.{1,2}$/.test(where) ||
+    (await findMountOf(where)) !== undefined;
   return {
     mountpoint: isMountpoint ? where : undefined,
     settings: args.settings({ portals: isMountpoint ? [] : [where] }),

@@ -8,6 +8,7 @@ import { type Clock, sleep } from '../clock.ts';
 import { type ConnectionSettings, chapFor, type DirectTarget, wantsLun } from '../config/settings.ts';
 import { describeError, errorCode, IserfsError } from '../errors.ts';
 import { Initiator } from '../iser/initiator.ts';
+import { normalizeIscsiName } from '../iser/iscsi/name.ts';
 import { quirksOf } from '../iser/iscsi/peer-quirks.ts';
 import type { BlockCache } from '../scsi/block-cache.ts';
 import type { BufferPool } from '../scsi/buffer-pool.ts';
@@ -48,6 +49,8 @@ export class MountedTarget {
   readonly #context: TargetContext;
   readonly #closing = new AbortController();
   readonly #luns = new Map<Lun, MountedLun>();
+  /** What the target listed last, wanted or not. */
+  #listed: readonly Lun[] = [];
   #initiator: Initiator | undefined;
   #failure: unknown;
   /** The scan under way, and whether another one must follow. */
@@ -71,11 +74,7 @@ export class MountedTarget {
   get failures(): unknown[] {
     if (this.#failure !== undefined) return [this.#failure];
     const luns = this.luns;
-    if (luns.length === 0) {
-      const wanted = this.#context.settings.luns;
-      const which = wanted === undefined ? 'no logical units' : `no logical unit ${wanted.join(' or ')}`;
-      return [new IserfsError('logical-unit-gone', `${this.name} shows this initiator ${which}`)];
-    }
+    if (luns.length === 0) return [this.#noUnits()];
     return luns.flatMap((lun) => (lun.failure === undefined ? [] : [lun.failure]));
   }
 
@@ -146,6 +145,23 @@ export class MountedTarget {
     });
   }
 
+  /** Why there is nothing to show although the target answers. */
+  #noUnits(): IserfsError {
+    const where = this.#initiator?.description ?? this.name;
+    const all = this.#listed.map((lun) => lunLabel(lun));
+    if (all.length === 0) {
+      return new IserfsError('logical-unit-gone', `${where} shows this initiator no logical units`, {
+        hint: `The target may have to be told the initiator name ${this.#context.initiatorName} (an access list).`,
+      });
+    }
+    const { settings } = this.#context;
+    const missing = (settings.luns ?? settings.targetLuns[normalizeIscsiName(this.name)])?.filter(
+      (label) => !all.includes(label),
+    );
+    const which = missing === undefined || missing.length === 0 ? 'disk' : `LUN ${missing.join(' or ')}`;
+    return new IserfsError('logical-unit-gone', `${where}: there is no ${which}`, { hint: `It shows LUN ${all.join(', ')}.` });
+  }
+
   async #keepTrying(): Promise<void> {
     const { clock, log, changed } = this.#context;
     const { signal } = this.#closing;
@@ -180,6 +196,7 @@ export class MountedTarget {
     const { settings, clock, log, changed } = this.#context;
     try {
       const all = await reportLuns(initiator, { clock, commandTimeoutMs: settings.options['command-timeout'] });
+      this.#listed = all;
       const wanted = all.filter((lun) => wantsLun(settings, this.name, lunLabel(lun)));
       await this.#removeAllBut(new Set(wanted));
       await this.#attachAll(initiator, wanted);

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createTcpTransport } from '../../src/iser/datamover/tcp.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
@@ -32,6 +32,10 @@ class Place implements AsyncDisposable {
 
   cli(...args: string[]): Promise<RunOutcome> {
     return runCli(args, { env: this.env });
+  }
+
+  cliIn(cwd: string, ...args: string[]): Promise<RunOutcome> {
+    return runCli(args, { env: this.env, cwd });
   }
 
   /** `iserfs mount` in the background. */
@@ -322,7 +326,11 @@ describe('what cannot be mounted', () => {
       /authentication failed/,
     ],
     ['no credentials where some are needed', () => ['--portal', target.portal, '--target', LOCKED], /authentication/],
-    ['a LUN that is not there', () => ['--portal', target.portal, '--target', DISKS, '--lun', '77'], /no logical unit 77/],
+    [
+      'a LUN that is not there',
+      () => ['--portal', target.portal, '--target', DISKS, '--lun', '77'],
+      /at 127\.0\.0\.1:\d+: there is no LUN 77\n {2}It shows LUN 0, 3\./,
+    ],
     ['a transport that is not there', () => ['--portal', target.portal, '--transport', 'verbs'], /no transport "verbs"/],
     [
       'a secret file that is missing',
@@ -607,17 +615,21 @@ describe('commands that look', () => {
     await using place = new Place();
     await place.mount('--portal', target.portal, '--target', DISKS);
     expect((await place.cli('ls')).stdout).toContain(`${place.mountpoint} 1 target, 2 LUNs, process `);
-    expect((await place.cli('ls', place.mountpoint)).stdout).toBe(
+    const listed = await place.cli('ls', place.mountpoint);
+    expect(listed.stdout).toBe(
       `${join(place.mountpoint, DISKS, 'lun0', 'image')} ready, 16 MiB, 512-byte blocks, read-write\n` +
         `${join(place.mountpoint, DISKS, 'lun3', 'image')} ready, 8 MiB, 4096-byte blocks, read-only\n`,
     );
+    // A mount is found by any name that leads to it, also by one that could be a host's.
+    const relative = await place.cliIn(dirname(place.mountpoint), 'ls', basename(place.mountpoint));
+    expect(relative.stdout, describeOutcome(relative)).toBe(listed.stdout);
     expect((await place.cli('info', place.mountpoint, '--lun', '3')).stdout).toMatch(/^serial: disk-3$/m);
     expect((await place.cli('status', place.mountpoint, '--target', DISKS)).stdout).toMatch(/^state: logged-in$/m);
     const [status] = JSON.parse((await place.cli('status', place.mountpoint, '--lun', '0', '--json')).stdout) as unknown[];
     expect(status).toMatchObject({ lun: '0', state: 'ready' });
     const wrong = await place.cli('status', place.mountpoint, '--lun', '9');
     expect(wrong.status).toBe(1);
-    expect(wrong.stderr).toMatch(/no such target or LUN/);
+    expect(wrong.stderr).toBe(`iserfs: ${place.mountpoint} has no such target or LUN\n  It has: ${DISKS} LUN 0, 3\n`);
     expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
   });
 });

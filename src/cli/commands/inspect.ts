@@ -40,7 +40,7 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
   }
   if (args.mountpoint === undefined) return await listMounts(args, context);
   const mountpoint = await presentMount(args.mountpoint);
-  const targets = matching(await readMountStatus(mountpoint), args.settings);
+  const targets = matching(mountpoint, await readMountStatus(mountpoint), args.settings);
   if (args.json) {
     output.json(
       targets.map((target) => ({
@@ -82,7 +82,7 @@ export async function runInfo(args: InspectArguments, context: CommandContext): 
     return reportProblems(targets, context);
   }
   const mountpoint = await theMount(args.mountpoint);
-  const targets = matching(await readMountStatus(mountpoint), args.settings);
+  const targets = matching(mountpoint, await readMountStatus(mountpoint), args.settings);
   const file = args.json ? 'info.json' : 'info';
   const texts: string[] = [];
   for (const target of targets) {
@@ -106,7 +106,7 @@ export async function runStatus(args: InspectArguments, context: CommandContext)
     return EXIT_OK;
   }
   const texts: string[] = [];
-  for (const target of matching(await readMountStatus(mountpoint), args.settings)) {
+  for (const target of matching(mountpoint, await readMountStatus(mountpoint), args.settings)) {
     if (luns.length === 0) texts.push(await readMountFile(`${mountpoint}/${target.name}/${file}`));
     for (const { lun } of luns.length === 0 ? [] : target.luns) {
       texts.push(await readMountFile(`${lunPath(mountpoint, target.name, lun)}/${file}`));
@@ -198,15 +198,15 @@ async function theMount(path: string | undefined): Promise<string> {
 }
 
 /** The targets and LUNs that the filters leave. Throws `target-not-found` where they leave nothing. */
-function matching(status: MountStatus, { targetNames, luns }: CommandLineSettings): MountStatus['targets'] {
+function matching(mountpoint: string, status: MountStatus, { targetNames, luns }: CommandLineSettings): MountStatus['targets'] {
   const names = new Set(targetNames.map(normalizeIscsiName));
   const targets = status.targets
     .filter(({ name }) => names.size === 0 || names.has(normalizeIscsiName(name)))
     .map((target) => ({ ...target, luns: target.luns.filter(({ lun }) => luns.length === 0 || luns.includes(lun)) }))
     .filter((target) => luns.length === 0 || target.luns.length > 0);
   if (targets.length > 0 || status.targets.length === 0) return targets;
-  throw new IserfsError('target-not-found', 'the mount has no such target or LUN', {
-    hint: `It has: ${status.targets.map(({ name }) => name).join(' ')}`,
+  throw new IserfsError('target-not-found', `${mountpoint} has no such target or LUN`, {
+    hint: `It has: ${status.targets.map((target) => `${target.name} LUN ${target.luns.map(({ lun }) => lun).join(', ')}`).join('; ')}`,
   });
 }
 
