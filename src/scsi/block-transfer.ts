@@ -27,7 +27,7 @@ export interface BlockTransferOptions {
   readonly maxTransfer: number;
 }
 
-/** How commands address the device; taken once per request. */
+/** How commands address the device. */
 interface Format {
   readonly blockLength: number;
   readonly cdbSize: 10 | 16;
@@ -45,6 +45,8 @@ const MOST_REPETITIONS = 16;
 
 export class BlockTransfer {
   readonly #options: BlockTransferOptions;
+  /** How commands address the device that was looked at last. */
+  #formatted: { readonly device: Characteristics; readonly format: Format } | undefined;
 
   constructor(options: BlockTransferOptions) {
     this.#options = options;
@@ -54,24 +56,22 @@ export class BlockTransfer {
   async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     const format = this.#format();
     const run = coveringBlocks(offset, into.length, format.blockLength);
-    await all(
-      chunks(run, format).map(async (chunk) => {
-        const start = chunk.lba * format.blockLength - offset;
-        const end = start + chunk.blocks * format.blockLength;
-        if (start >= 0 && end <= into.length) {
-          await this.#readBlocks(chunk, into.subarray(start, end), format, signal);
-          return;
-        }
-        const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
-        try {
-          await this.#readBlocks(chunk, bounce.bytes, format, signal);
-          const skip = Math.max(0, -start);
-          into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
-        } finally {
-          bounce.release();
-        }
-      }),
-    );
+    await forEachChunk(run, format, async (chunk) => {
+      const start = chunk.lba * format.blockLength - offset;
+      const end = start + chunk.blocks * format.blockLength;
+      if (start >= 0 && end <= into.length) {
+        await this.#readBlocks(chunk, into.subarray(start, end), format, signal);
+        return;
+      }
+      const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
+      try {
+        await this.#readBlocks(chunk, bounce.bytes, format, signal);
+        const skip = Math.max(0, -start);
+        into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
+      } finally {
+        bounce.release();
+      }
+    });
   }
 
   /** Writes `from` at `offset`; borrows it likewise. Resolves after GOOD for all of it. */
@@ -82,22 +82,20 @@ export class BlockTransfer {
   ): Promise<void> {
     const format = this.#format();
     const run = coveringBlocks(offset, from.length, format.blockLength);
-    await all(
-      chunks(run, format).map(async (chunk) => {
-        const start = chunk.lba * format.blockLength - offset;
-        const end = start + chunk.blocks * format.blockLength;
-        if (start >= 0 && end <= from.length) {
-          await this.#writeBlocks(chunk, from.subarray(start, end), format, options);
-          return;
-        }
-        const staged = await this.#modify(chunk, start, from, format, options.signal);
-        try {
-          await this.#writeBlocks(chunk, staged.bytes, format, options);
-        } finally {
-          staged.release();
-        }
-      }),
-    );
+    await forEachChunk(run, format, async (chunk) => {
+      const start = chunk.lba * format.blockLength - offset;
+      const end = start + chunk.blocks * format.blockLength;
+      if (start >= 0 && end <= from.length) {
+        await this.#writeBlocks(chunk, from.subarray(start, end), format, options);
+        return;
+      }
+      const staged = await this.#modify(chunk, start, from, format, options.signal);
+      try {
+        await this.#writeBlocks(chunk, staged.bytes, format, options);
+      } finally {
+        staged.release();
+      }
+    });
   }
 
   /** Writes retained copies again, through `passage`; leaves them retained. */
@@ -111,7 +109,7 @@ export class BlockTransfer {
     const worker = async () => {
       for (const write of queue) {
         const run = coveringBlocks(write.offset, write.data.length, format.blockLength);
-        for (const chunk of chunks(run, format)) {
+        for (const chunk of chunkRun(run, format.chunkBlocks, format.alignment)) {
           const at = chunk.lba * format.blockLength - write.offset;
           const data = write.data.subarray(at, at + chunk.blocks * format.blockLength);
           try {
@@ -229,7 +227,12 @@ export class BlockTransfer {
   }
 
   #format(): Format {
-    const { capacity, limits } = this.#options.device();
+    const device = this.#options.device();
+    if (this.#formatted?.device !== device) this.#formatted = { device, format: this.#formatOf(device) };
+    return this.#formatted.format;
+  }
+
+  #formatOf({ capacity, limits }: Characteristics): Format {
     const { blockLength, lastLba } = capacity;
     const cdbSize = lastLba > LAST_LBA_OF_10 ? 16 : 10;
     const optimalBlocks = limits?.optimalTransferLength ?? 0;
@@ -248,8 +251,10 @@ export class BlockTransfer {
   }
 }
 
-function chunks(run: BlockRun, format: Format): BlockRun[] {
-  return [...chunkRun(run, format.chunkBlocks, format.alignment)];
+/** All chunks side by side. A run that is one command goes without the machinery for several. */
+function forEachChunk(run: BlockRun, format: Format, move: (chunk: BlockRun) => Promise<void>): Promise<void> {
+  if (run.blocks <= format.chunkBlocks) return move(run);
+  return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map(move));
 }
 
 /** Settles when the last one has, so that borrowed memory is free then; rejects with the first failure. */
