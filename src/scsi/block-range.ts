@@ -1,6 +1,5 @@
 /**
- * Arithmetic between byte ranges and logical blocks: how a range falls into whole blocks and partial
- * edges, and how a run of blocks is cut into commands. Pure; knows no device. All numbers are safe
+ * Arithmetic between byte ranges and logical blocks: which blocks hold a range, and how a run of blocks is cut into commands. Pure; knows no device. All numbers are safe
  * integers.
  */
 
@@ -11,65 +10,12 @@ export interface BlockRun {
   readonly blocks: number;
 }
 
-/** A part of one block. */
-export interface PartialBlock {
-  readonly lba: number;
-  /** First byte of the part within the block. */
-  readonly skip: number;
-  readonly length: number;
-  /** Where the part starts within the byte range that was split. */
-  readonly dataOffset: number;
-}
-
-/** Whole blocks of a byte range. */
-export interface WholeBlocks extends BlockRun {
-  /** Where they start within the byte range that was split. */
-  readonly dataOffset: number;
-}
-
-/** A byte range as blocks: what exists follows in this order without gaps. A range inside one block is a head alone. */
-export interface SplitRange {
-  readonly head: PartialBlock | undefined;
-  readonly body: WholeBlocks | undefined;
-  readonly tail: PartialBlock | undefined;
-}
-
-/** Splits `length` bytes at `offset`; an empty range has no parts. */
-export function splitRange(offset: number, length: number, blockLength: number): SplitRange {
+/** The fewest whole blocks that hold a byte range of at least one byte. Throws RangeError for what is no such range. */
+export function coveringBlocks(offset: number, length: number, blockLength: number): BlockRun {
   checkRange(offset, length, blockLength);
-  const end = offset + length;
-  const skip = offset % blockLength;
-  let lba = Math.floor(offset / blockLength);
-  let dataOffset = 0;
-  let head: PartialBlock | undefined;
-  if (length > 0 && (skip > 0 || length < blockLength)) {
-    const headLength = Math.min(length, blockLength - skip);
-    head = { lba, skip, length: headLength, dataOffset: 0 };
-    lba++;
-    dataOffset = headLength;
-  }
-  const blocks = Math.max(0, Math.floor((length - dataOffset) / blockLength));
-  const body = blocks > 0 ? { lba, blocks, dataOffset } : undefined;
-  const tailLength = length - dataOffset - blocks * blockLength;
-  const tail =
-    tailLength > 0
-      ? { lba: Math.floor(end / blockLength), skip: 0, length: tailLength, dataOffset: length - tailLength }
-      : undefined;
-  return { head, body, tail };
-}
-
-/** The fewest whole blocks that hold a byte range of at least one byte. */
-export interface CoveringBlocks extends BlockRun {
-  /** Bytes of the first block before the range. */
-  readonly skip: number;
-}
-
-export function coveringBlocks(offset: number, length: number, blockLength: number): CoveringBlocks {
-  checkRange(offset, length, blockLength);
-  if (length === 0) throw new RangeError('an empty range lies in no block');
   const lba = Math.floor(offset / blockLength);
   const last = Math.floor((offset + length - 1) / blockLength);
-  return { lba, blocks: last - lba + 1, skip: offset - lba * blockLength };
+  return { lba, blocks: last - lba + 1 };
 }
 
 /** What a device wants of the length of one command; 0 stands for "no limit" and "not reported", as in VPD page B0h. */
@@ -115,7 +61,7 @@ export function* chunkRun(run: BlockRun, maximum: number, alignment = maximum): 
 }
 
 function checkRange(offset: number, length: number, blockLength: number): void {
-  if (offset < 0 || length < 0 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(offset + length)) {
+  if (offset < 0 || length < 1 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(offset + length)) {
     throw new RangeError(`no range of ${length} bytes at ${offset}`);
   }
   if (!Number.isInteger(blockLength) || blockLength < 1) throw new RangeError(`no block length of ${blockLength}`);

@@ -25,7 +25,6 @@ export const SenseKey = {
   miscompare: 0xe,
   completed: 0xf,
 } as const satisfies Record<string, number>;
-export type SenseKeyName = keyof typeof SenseKey;
 
 /** The byte, and the bit where it is known, of a command or its parameter list that the device server refuses. */
 export interface FieldPointer {

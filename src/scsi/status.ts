@@ -10,7 +10,6 @@ export const Status = {
   'aca-active': 0x30,
   'task-aborted': 0x40,
 } as const satisfies Record<string, number>;
-export type StatusName = keyof typeof Status;
 
 /** The standard's name, such as `CHECK CONDITION`; `status 22h` for a code that has none. */
 export function statusName(status: number): string {
