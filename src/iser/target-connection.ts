@@ -64,6 +64,9 @@ type ConnectionState =
   | { readonly name: 'LOGGED_IN'; readonly session: TargetSession; readonly grant: SessionGrant }
   | { readonly name: 'CLOSED' };
 
+/** What is still to be sent at an orderly end is dropped after this: an initiator may take nothing any more. */
+const ORDERLY_END_MS = 5000;
+
 /** Unsolicited data has to be kept for every command of the window: short first bursts bound it. */
 const SESSION_KEYS: Partial<SessionKeys> = { FirstBurstLength: 65_536 };
 
@@ -234,7 +237,10 @@ export class TargetConnection implements TargetHandler {
     this.#cancelTimer();
     this.#host.log(`${this.remoteAddress}: connection closed: ${reason}`);
     const sessionEnded = state.name === 'LOGGED_IN' ? state.session.end() : Promise.resolve();
-    await Promise.allSettled([this.#datamover.terminate(mode), sessionEnded]);
+    const cancelCut = this.#host.clock.schedule(ORDERLY_END_MS, () => {
+      this.#datamover.terminate('abrupt').catch(() => {}); // what comes of it is awaited below
+    });
+    await Promise.allSettled([this.#datamover.terminate(mode).finally(cancelCut), sessionEnded]);
     if (state.name === 'LOGGED_IN') state.grant.ended();
     this.#host.closed(this);
     this.#resolveWhenClosed();

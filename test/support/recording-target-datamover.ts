@@ -16,6 +16,9 @@ export class RecordingTargetDatamover implements TargetDatamover {
   readonly deallocated: number[] = [];
   terminated: 'orderly' | 'abrupt' | undefined;
   enabled: DataParameters | undefined;
+  /** While set, an orderly termination waits for an abrupt one: the initiator takes nothing. */
+  holdOrderly = false;
+  #resolveTerminated: () => void = () => {};
   /** While set, `getData` waits: the initiator gives nothing. */
   holdData = false;
   readonly #waiting = new Map<number, (reason: Error) => void>();
@@ -58,7 +61,13 @@ export class RecordingTargetDatamover implements TargetDatamover {
   terminate(mode: 'orderly' | 'abrupt'): Promise<void> {
     this.terminated ??= mode;
     for (const itt of [...this.#waiting.keys()]) this.deallocateTask(itt);
-    return Promise.resolve();
+    if (mode === 'abrupt' || !this.holdOrderly) {
+      this.#resolveTerminated();
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      this.#resolveTerminated = resolve;
+    });
   }
 
   /** Takes the PDUs sent since the last call. */

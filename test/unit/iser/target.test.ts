@@ -114,6 +114,20 @@ describe('login', () => {
     await connected({ isid: 1 });
   });
 
+  it('does not wait for ever for an initiator that logs out and takes no answer', async () => {
+    const { connected, target, server, clock } = await startTarget();
+    const { connection } = await connected();
+    connection.datamover.holdOrderly = true;
+    connection.send({ opcode: 'logout-request', reason: 0, immediate: true, cmdSn: 1 });
+    await settle();
+    expect(connection.datamover.terminated).toBe('orderly');
+    expect(target.sessions).toHaveLength(1);
+    await clock.advance(5000);
+    expect(target.sessions).toEqual([]);
+    expect(server.log).toEqual(['nexus 1 established', 'nexus 1 lost']);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
   it('cuts connections off beyond its bound, but not those with a session', async () => {
     const { transport, connected } = await startTarget({ limits: { maxOtherConnections: 2 } });
     for (const isid of [1, 2, 3, 4]) await connected({ isid });
