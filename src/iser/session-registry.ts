@@ -21,9 +21,9 @@ export interface OpenSession {
 
 const MAX_TSIH = 0xffff;
 
-export class SessionRegistry {
+export class SessionRegistry<S extends OpenSession> {
   readonly #maxSessions: number;
-  readonly #sessions = new Map<string, OpenSession>();
+  readonly #sessions = new Map<string, S>();
   /** Logins and sessions that use a TSIH: a reinstated connection shares it with its predecessor for a while. */
   readonly #tsihUsers = new Map<number, number>();
   /** The last turn that was given out for a name. */
@@ -38,7 +38,7 @@ export class SessionRegistry {
     return this.#sessions.size;
   }
 
-  find(name: NexusName): OpenSession | undefined {
+  find(name: NexusName): S | undefined {
     return this.#sessions.get(keyOf(name));
   }
 
@@ -72,7 +72,7 @@ export class SessionRegistry {
    * Ends the session that has this name, if any, waits until nothing of it goes on, then registers what
    * `open` makes. `open` returns `undefined` where the login was given up in the meantime.
    */
-  async establish(name: NexusName, open: () => OpenSession | undefined): Promise<void> {
+  async establish(name: NexusName, open: () => S | undefined): Promise<void> {
     const key = keyOf(name);
     const before = this.#turns.get(key) ?? Promise.resolve();
     const turn = before.then(async () => {
@@ -93,7 +93,7 @@ export class SessionRegistry {
   }
 
   /** Forgets a session of which nothing goes on any more. */
-  remove(name: NexusName, session: OpenSession): void {
+  remove(name: NexusName, session: S): void {
     const key = keyOf(name);
     if (this.#sessions.get(key) === session) this.#sessions.delete(key);
   }

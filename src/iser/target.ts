@@ -13,7 +13,13 @@ import type { DeviceServer } from '../scsi/port.ts';
 import { encodeSense, SenseKey } from '../scsi/sense.ts';
 import { TaskSets } from '../scsi/task-set.ts';
 import type { Endpoint, TargetDatamover, TargetHandler, TargetListener, TargetTransport } from './datamover/datamover.ts';
-import type { ChapCredentials, TargetLoginDecision, TargetLoginRequest, TargetLoginResult } from './iscsi/login.ts';
+import {
+  type ChapCredentials,
+  LoginStatus,
+  type TargetLoginDecision,
+  type TargetLoginRequest,
+  type TargetLoginResult,
+} from './iscsi/login.ts';
 import { isValidIscsiName } from './iscsi/name.ts';
 import { NO_LUN } from './iscsi/pdu.ts';
 import { answerTextRequest, type TargetRecord } from './iscsi/send-targets.ts';
@@ -75,15 +81,6 @@ const DEFAULT_TIMING: TargetTiming = { loginTimeoutMs: 15_000, keepaliveInterval
 const LOGOUT_SECONDS = 3;
 const DRAIN_MS = 1000;
 
-/** Why a login is refused, as a Login Response says it (RFC 7143 §11.13.5). */
-const Refusal = {
-  notFound: { statusClass: 0x02, statusDetail: 0x03 },
-  tooManyConnections: { statusClass: 0x02, statusDetail: 0x06 },
-  sessionDoesNotExist: { statusClass: 0x02, statusDetail: 0x0a },
-  serviceUnavailable: { statusClass: 0x03, statusDetail: 0x01 },
-  outOfResources: { statusClass: 0x03, statusDetail: 0x02 },
-} as const;
-
 /** A target and the tasks of all its sessions. */
 interface OfferedTarget extends TargetDefinition {
   readonly tasks: TaskSets;
@@ -110,7 +107,7 @@ export class IscsiTarget implements ConnectionHost {
   readonly #limits: TargetLimits;
   readonly #targets = new Map<string, OfferedTarget>();
   readonly #discoveryChap: TargetChap | undefined;
-  readonly #registry: SessionRegistry;
+  readonly #registry: SessionRegistry<ActiveSession>;
   readonly #connections = new Set<TargetConnection>();
   readonly #pending = new Map<TargetConnection, PendingLogin>();
   readonly #sessions = new Map<TargetConnection, ActiveSession>();
@@ -161,11 +158,8 @@ export class IscsiTarget implements ConnectionHost {
   /** Tells the initiators of `targetName` that its logical units have changed (asynchronous event with sense 3F/0E). */
   reportLogicalUnitsChanged(targetName: string): void {
     const sense = encodeSense({ key: SenseKey['unit-attention'], asc: 0x3f, ascq: 0x0e });
-    const segment = new Uint8Array(2 + sense.length);
-    segment[1] = sense.length;
-    segment.set(sense, 2);
     for (const { name, connection } of this.#sessions.values()) {
-      if (name.targetName === targetName) connection.session?.sendAsynchronousSense(NO_LUN, segment);
+      if (name.targetName === targetName) connection.session?.sendAsynchronousSense(NO_LUN, sense);
     }
   }
 
@@ -221,28 +215,28 @@ export class IscsiTarget implements ConnectionHost {
   // ---- ConnectionHost: login ----
 
   decide(request: TargetLoginRequest, connection: TargetConnection): TargetLoginDecision {
-    if (this.#closed !== undefined) return refuse(Refusal.serviceUnavailable);
+    if (this.#closed !== undefined) return refuse(LoginStatus.serviceUnavailable);
     if (request.sessionType === 'discovery') return this.#grantLogin(connection, undefined, request.tsih);
     const target = this.#targets.get(request.targetName ?? '');
-    if (target === undefined) return refuse(Refusal.notFound);
+    if (target === undefined) return refuse(LoginStatus.targetNotFound);
     const name: NexusName = { initiatorName: request.initiatorName, isid: request.isid, targetName: target.name };
     if (request.tsih !== 0) {
       const session = this.#findSession(request.tsih, name);
-      if (session === undefined) return refuse(Refusal.sessionDoesNotExist);
+      if (session === undefined) return refuse(LoginStatus.sessionDoesNotExist);
       // A session has one connection: a login to an existing session can only replace it (RFC 7143 §6.3.4).
-      if (session.cid !== request.cid) return refuse(Refusal.tooManyConnections);
+      if (session.cid !== request.cid) return refuse(LoginStatus.tooManyConnections);
     } else if (!this.#registry.hasRoomFor(name)) {
-      return refuse(Refusal.outOfResources);
+      return refuse(LoginStatus.outOfResources);
     }
     return this.#grantLogin(connection, target, request.tsih);
   }
 
   #grantLogin(connection: TargetConnection, target: OfferedTarget | undefined, requestedTsih: number): TargetLoginDecision {
     let tsih: number | undefined = requestedTsih;
-    if (target === undefined && requestedTsih !== 0) return refuse(Refusal.sessionDoesNotExist);
+    if (target === undefined && requestedTsih !== 0) return refuse(LoginStatus.sessionDoesNotExist);
     if (requestedTsih === 0) tsih = this.#registry.allocateTsih();
     else this.#registry.holdTsih(requestedTsih);
-    if (tsih === undefined) return refuse(Refusal.outOfResources);
+    if (tsih === undefined) return refuse(LoginStatus.outOfResources);
     this.#pending.set(connection, { target, tsih });
     const chap = target === undefined ? this.#discoveryChap : target.chap;
     return { ok: true, tsih, tpgt: PORTAL_GROUP_TAG, ...(chap === undefined ? {} : { chap }) };
@@ -250,9 +244,7 @@ export class IscsiTarget implements ConnectionHost {
 
   #findSession(tsih: number, name: NexusName): ActiveSession | undefined {
     const session = this.#registry.find(name);
-    if (session === undefined || session.tsih !== tsih) return undefined;
-    for (const active of this.#sessions.values()) if (active === session) return active;
-    return undefined;
+    return session?.tsih === tsih ? session : undefined;
   }
 
   async establish(
@@ -285,7 +277,7 @@ export class IscsiTarget implements ConnectionHost {
       readonly target: OfferedTarget;
     },
     open: (grant: SessionGrant) => boolean,
-  ): OpenSession | undefined {
+  ): ActiveSession | undefined {
     const { name, tsih, cid, connection, target } = options;
     this.#lastNexus++;
     const nexus = this.#lastNexus;

@@ -12,34 +12,40 @@ interface StatusRow {
 }
 
 /** Status class and detail in one number: 0x0201. */
-const rows: Readonly<Record<number, StatusRow>> = {
-  0: { text: 'success', code: 'internal' },
-  257: { text: 'target moved temporarily', code: 'login-refused' },
-  258: { text: 'target moved permanently', code: 'login-refused' },
-  512: { text: 'the target calls the login request faulty', code: 'login-refused' },
-  513: { text: 'authentication failed', code: 'authentication-failed' },
-  514: {
-    text: 'this initiator may not use the target',
-    code: 'login-refused',
-    hint: "Add the initiator name (and address) to the target's access list.",
-  },
-  515: {
-    text: 'target not found',
-    code: 'target-not-found',
-    hint: 'Check the target name with `iserfs discover`. Some targets also answer this where the initiator is not on the access list.',
-  },
-  516: { text: 'the target has been removed, with no new address', code: 'target-not-found' },
-  517: { text: 'the target does not speak this version of iSCSI', code: 'unsupported' },
-  518: { text: 'too many connections in this session', code: 'login-refused' },
-  519: { text: 'the target misses a parameter', code: 'login-refused' },
-  520: { text: 'the target cannot add the connection to the session', code: 'login-refused' },
-  521: { text: 'the target does not support this type of session', code: 'unsupported' },
-  522: { text: 'the session does not exist any more', code: 'login-refused' },
-  523: { text: 'the target calls the request invalid during login', code: 'login-refused' },
-  768: { text: 'target error', code: 'busy' },
-  769: { text: 'the service is unavailable at present', code: 'busy' },
-  770: { text: 'the target is out of resources', code: 'busy' },
-};
+const rows: ReadonlyMap<number, StatusRow> = new Map<number, StatusRow>([
+  [0x0000, { text: 'success', code: 'internal' }],
+  [0x0101, { text: 'target moved temporarily', code: 'login-refused' }],
+  [0x0102, { text: 'target moved permanently', code: 'login-refused' }],
+  [0x0200, { text: 'the target calls the login request faulty', code: 'login-refused' }],
+  [0x0201, { text: 'authentication failed', code: 'authentication-failed' }],
+  [
+    0x0202,
+    {
+      text: 'this initiator may not use the target',
+      code: 'login-refused',
+      hint: "Add the initiator name (and address) to the target's access list.",
+    },
+  ],
+  [
+    0x0203,
+    {
+      text: 'target not found',
+      code: 'target-not-found',
+      hint: 'Check the target name with `iserfs discover`. Some targets also answer this where the initiator is not on the access list.',
+    },
+  ],
+  [0x0204, { text: 'the target has been removed, with no new address', code: 'target-not-found' }],
+  [0x0205, { text: 'the target does not speak this version of iSCSI', code: 'unsupported' }],
+  [0x0206, { text: 'too many connections in this session', code: 'login-refused' }],
+  [0x0207, { text: 'the target misses a parameter', code: 'login-refused' }],
+  [0x0208, { text: 'the target cannot add the connection to the session', code: 'login-refused' }],
+  [0x0209, { text: 'the target does not support this type of session', code: 'unsupported' }],
+  [0x020a, { text: 'the session does not exist any more', code: 'login-refused' }],
+  [0x020b, { text: 'the target calls the request invalid during login', code: 'login-refused' }],
+  [0x0300, { text: 'target error', code: 'busy' }],
+  [0x0301, { text: 'the service is unavailable at present', code: 'busy' }],
+  [0x0302, { text: 'the target is out of resources', code: 'busy' }],
+]);
 
 /** What a detail that is not in the table means by its class alone. */
 const classes: Readonly<Record<number, StatusRow>> = {
@@ -54,11 +60,16 @@ export const LoginStatus = {
   movedPermanently: { statusClass: 0x01, statusDetail: 0x02 },
   initiatorError: { statusClass: 0x02, statusDetail: 0x00 },
   authenticationFailed: { statusClass: 0x02, statusDetail: 0x01 },
+  targetNotFound: { statusClass: 0x02, statusDetail: 0x03 },
   unsupportedVersion: { statusClass: 0x02, statusDetail: 0x05 },
+  tooManyConnections: { statusClass: 0x02, statusDetail: 0x06 },
   missingParameter: { statusClass: 0x02, statusDetail: 0x07 },
   unsupportedSessionType: { statusClass: 0x02, statusDetail: 0x09 },
+  sessionDoesNotExist: { statusClass: 0x02, statusDetail: 0x0a },
   invalidDuringLogin: { statusClass: 0x02, statusDetail: 0x0b },
   targetError: { statusClass: 0x03, statusDetail: 0x00 },
+  serviceUnavailable: { statusClass: 0x03, statusDetail: 0x01 },
+  outOfResources: { statusClass: 0x03, statusDetail: 0x02 },
 } as const satisfies Record<string, { statusClass: number; statusDetail: number }>;
 
 /** A status in words, the numbers after it: `target not found (login status 0203)`. */
@@ -79,7 +90,7 @@ export function loginError(
 }
 
 function rowFor(statusClass: number, statusDetail: number): StatusRow {
-  return rows[statusClass * 256 + statusDetail] ?? classes[statusClass] ?? { text: 'unknown status', code: 'protocol-error' };
+  return rows.get(statusClass * 256 + statusDetail) ?? classes[statusClass] ?? { text: 'unknown status', code: 'protocol-error' };
 }
 
 function withNumbers(text: string, statusClass: number, statusDetail: number): string {

@@ -29,7 +29,7 @@ import {
   TaskManagementResponseCode,
 } from './pdu.ts';
 import { serialAdd, serialLess, serialLessOrEqual } from './serial.ts';
-import { copyCdb, type ResponseFields, TargetTask, targetFailure, taskAborted, taskOrder } from './target-task.ts';
+import { copyCdb, type ResponseFields, senseSegment, TargetTask, targetFailure, taskAborted, taskOrder } from './target-task.ts';
 import { manageTasks, type SessionTarget } from './target-task-management.ts';
 import { TargetText, type TextPairs } from './target-text.ts';
 
@@ -130,15 +130,15 @@ export class TargetSession {
     });
   }
 
-  /** Reports sense data of a logical unit outside of any command (RFC 7143 §11.9.1, event 0); `senseSegment` as in a SCSI Response. */
-  sendAsynchronousSense(lun: Lun, senseSegment: Uint8Array): void {
+  /** Reports sense data of a logical unit outside of any command (RFC 7143 §11.9.1, event 0). */
+  sendAsynchronousSense(lun: Lun, sense: Uint8Array): void {
     if (this.#state.name !== 'LOGGED_IN' || this.#options.target === undefined) return;
     this.#send({
       opcode: 'asynchronous-message',
       lun,
       itt: RESERVED_TAG,
       asyncEvent: AsyncEvent['scsi-event'],
-      data: senseSegment,
+      data: senseSegment(sense),
     });
   }
 

@@ -125,7 +125,7 @@ export function copyCdb(command: Pdu<'scsi-command'>): Uint8Array {
 }
 
 /** Sense data behind its 2-byte length (RFC 7143 §11.4.7.2); nothing where there is none. */
-function senseSegment(sense: Uint8Array): Uint8Array {
+export function senseSegment(sense: Uint8Array): Uint8Array {
   if (sense.length === 0) return NO_BYTES;
   const segment = new Uint8Array(2 + sense.length);
   segment[0] = sense.length >>> 8;
