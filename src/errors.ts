@@ -97,6 +97,13 @@ export function describeError(error: unknown): string {
   return text;
 }
 
+/** The same, after `where`, of which nothing is said twice. */
+export function describeAt(where: string, error: unknown): string {
+  const text = describeError(error);
+  const end = text.indexOf(': ');
+  return `${where}: ${end > 0 && where.startsWith(text.slice(0, end)) ? text.slice(end + 2) : text}`;
+}
+
 /** What a cause adds to `text`: of the system's words not its call and path again, where the path has been said. */
 function reasonOf(cause: unknown, text: string): string {
   const message = messageOf(cause);

@@ -7,7 +7,7 @@
  */
 
 import { sleep } from '../clock.ts';
-import { describeError, IserfsError, NexusLostError } from '../errors.ts';
+import { describeAt, describeError, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
 import { describeKeys } from './iscsi/keys.ts';
@@ -294,7 +294,7 @@ export class Initiator implements ScsiPort {
     const seconds = Math.round((clock.now() - lostAt) / 1000);
     const reason = new IserfsError(
       'recovery-timeout',
-      `${this.description}: no session for ${seconds} s (${this.#lastError ?? 'unknown cause'})`,
+      describeAt(`${this.description}: no session for ${seconds} s`, this.#lastError ?? 'unknown cause'),
       { hint: 'Reads and writes fail until the target can be reached again.' },
     );
     this.#state = 'failed';

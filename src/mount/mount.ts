@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { aborted, sleep, systemClock } from '../clock.ts';
 import { describeOptions } from '../config/options.ts';
 import type { MountSettings } from '../config/settings.ts';
-import { describeError, IserfsError } from '../errors.ts';
+import { describeAt, describeError, IserfsError } from '../errors.ts';
 import { type FuseHost, ROOT_INODE } from '../fuse/host.ts';
 import { checkFuse, prepareMountpoint } from '../fuse/mountpoint.ts';
 import { Operations } from '../fuse/operations.ts';
@@ -43,6 +43,9 @@ export interface MountContext {
 const BRING_UP_MS = 9000;
 /** Targets that do not answer a logout are left. */
 const LOGOUT_MS = 5000;
+/** A failure of requests that was logged is not logged again for so long, while no other one comes. */
+const SAME_FAILURE_MS = 60_000;
+const LOST = 'what was written may not be on stable storage';
 
 export class Mount {
   readonly #settings: MountSettings;
@@ -61,6 +64,7 @@ export class Mount {
   #targets: MountedTarget[] = [];
   #host: FuseHost | undefined;
   #isClosing = false;
+  #lastFailure = { line: '', at: 0 };
 
   /**
    * Logs in and mounts. Resolves when the tree is there and at least one LUN can be read; rejects with the
@@ -91,7 +95,7 @@ export class Mount {
     this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
     this.#operations = new Operations({
       render: async (inode) => new TextEncoder().encode(this.#text(inode)),
-      failed: (error) => context.log(describeError(error)),
+      failed: (error) => this.#logFailure(describeError(error)),
     });
   }
 
@@ -138,8 +142,8 @@ export class Mount {
     const luns = this.#targets.flatMap((target) => target.luns);
     await Promise.all(
       luns.map(async (lun) => {
-        const failure = await Promise.race([flush(lun), cut.then(() => 'it was not flushed: stopped by a second signal')]);
-        if (failure !== undefined) failures.push(`${lun.description}: ${failure}`);
+        const failure = await Promise.race([flush(lun), cut.then(() => `${lun.description}: ${LOST}: a second signal`)]);
+        if (failure !== undefined) failures.push(failure);
       }),
     );
     await Promise.race([this.#closeTargets(), sleep(systemClock, LOGOUT_MS), cut]);
@@ -268,6 +272,14 @@ export class Mount {
     return renderText(source, this.snapshot());
   }
 
+  /** One line for many requests that fail alike, as they do while a target is away. */
+  #logFailure(line: string): void {
+    const now = systemClock.now();
+    if (line === this.#lastFailure.line && now - this.#lastFailure.at < SAME_FAILURE_MS) return;
+    this.#lastFailure = { line, at: now };
+    this.#context.log(line);
+  }
+
   /** A start that failed: nothing stays. */
   async #abandon(): Promise<void> {
     this.#isClosing = true;
@@ -287,6 +299,6 @@ async function flush(lun: MountedLun): Promise<string | undefined> {
     await lun.device.flush();
     return undefined;
   } catch (error) {
-    return describeError(error);
+    return describeAt(`${lun.description}: ${LOST}`, error);
   }
 }

@@ -524,6 +524,39 @@ describe('the end of a mount', () => {
   });
 });
 
+describe('a mount whose target is gone', () => {
+  it('says so in its log once, not once per request, and at umount what that means for the data', async () => {
+    await using place = new Place();
+    await using own = await EmbeddedTarget.start([
+      { name: DISKS, units: [{ lun: 0, medium: new MemoryMedium(MiB), blockLength: 512, serial: 'x' }] },
+    ]);
+    await place.mount('--portal', own.portal, '--recovery-timeout', '300ms');
+    const image = join(place.mountpoint, DISKS, 'lun0', 'image');
+    await runChecked('dd', ['if=/dev/zero', `of=${image}`, 'bs=4096', 'count=1', 'conv=notrunc']);
+    await own[Symbol.asyncDispose]();
+    for (let request = 0; request < 3; request++) {
+      const read = await run('dd', [`if=${image}`, 'of=/dev/null', 'bs=4096', `skip=${32 + request}`, 'count=1', 'iflag=direct']);
+      expect(read.stderr).toMatch(/Input\/output error/);
+    }
+    const where = `${DISKS} at ${own.portal}`;
+    const refused = `cannot connect to ${own.portal}: connection refused`;
+    const failed = place
+      .log()
+      .split('\n')
+      .filter((line) => new RegExp(`^\\S+ ${where}: no session for \\d+ s: ${refused}$`).test(line));
+    expect(failed.length, place.log()).toBeLessThanOrEqual(2); // by the session, and by the first request
+    const unmounted = await place.cli('umount', place.mountpoint);
+    expect(unmounted.status, describeOutcome(unmounted)).toBe(1);
+    expect(unmounted.stderr).toMatch(
+      new RegExp(
+        `^iserfs: ${place.mountpoint} is unmounted, but not in good order: ` +
+          `${where} LUN 0: what was written may not be on stable storage: no session for \\d+ s: ${refused}\n {2}See /`,
+      ),
+    );
+    expect(findMount(place.mountpoint)).toBeUndefined();
+  });
+});
+
 describe('a mount whose server hangs', () => {
   it('does not hang the commands that ask about it, and is ended by umount --force', async () => {
     await using place = new Place();

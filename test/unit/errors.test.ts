@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { describeError, IserfsError } from '../../src/errors.ts';
+import { describeAt, describeError, IserfsError } from '../../src/errors.ts';
 
 function failureToRead(path: string): unknown {
   try {
@@ -30,5 +30,16 @@ describe('an error in one line', () => {
   it('keeps the path of a system error where nothing else names it', () => {
     const cause = failureToRead('/nowhere/disk.img');
     expect(describeError(new Error('no disk', { cause }))).toContain('/nowhere/disk.img');
+  });
+});
+
+describe('an error with its place', () => {
+  it.each([
+    ['a place that it does not name', 'no route', 'disks at san:3260 LUN 0: no route'],
+    ['the place that it names', 'disks at san:3260 LUN 0: no route', 'disks at san:3260 LUN 0: no route'],
+    ['a part of the place', 'disks at san:3260: no route', 'disks at san:3260 LUN 0: no route'],
+    ['another place', 'tapes at san:3260: no route', 'disks at san:3260 LUN 0: tapes at san:3260: no route'],
+  ])('%s', (_what, message, line) => {
+    expect(describeAt('disks at san:3260 LUN 0', new Error(message))).toBe(line);
   });
 });

@@ -112,7 +112,8 @@ async function awaitEnd(record: MountRecord, timeoutMs: number, { output }: Comm
 async function reportEnd(left: MountRecord | undefined, record: MountRecord, records: MountRecords): Promise<void> {
   if (left === undefined || left.processStart !== record.processStart) return;
   await records.remove(record.mountpoint);
-  throw new IserfsError('data-lost', left.failure ?? `process ${record.pid} died before it had flushed and logged out`, {
+  const why = left.failure ?? `process ${record.pid} died before it had flushed and logged out`;
+  throw new IserfsError('data-lost', `${record.mountpoint} is unmounted, but not in good order: ${why}`, {
     ...(record.log === undefined ? {} : { hint: `See ${record.log}` }),
   });
 }
