@@ -1,8 +1,8 @@
 /**
  * What is open: one `OpenImage` per image with its `FileHandle`s, and what they owe their owners: the
- * writes that are under way, those that no flush covers yet, and the write errors that a handle has not been told yet. A write error
- * goes to the writer at once, and once to each other handle that was open when it happened, at its
- * next fsync or close. Knows no device, no request and no errno.
+ * writes that are under way, those that no flush covers yet, and the write errors that a handle has not
+ * been told yet. A write error goes to the writer at once, and once to each other handle that was open
+ * when it happened, at its next fsync or close. Knows no device, no request and no errno.
  */
 
 /** One open(2) of an image. */

@@ -1,6 +1,6 @@
 /**
- * Arithmetic between byte ranges and logical blocks: which blocks hold a range, and how a run of blocks is cut into commands. Pure; knows no device. All numbers are safe
- * integers.
+ * Arithmetic between byte ranges and logical blocks: which blocks hold a range, and how a run of blocks
+ * is cut into commands. Pure; knows no device. All numbers are safe integers.
  */
 
 /** A run of logical blocks. */

@@ -237,8 +237,7 @@ export class Recovery {
   }
 
   async #run(): Promise<void> {
-    const { gate, port } = this.#options;
-    const { clock } = this.#options;
+    const { gate, port, clock } = this.#options;
     /** Since when requests wait. */
     let since = clock.now();
     /** The nexus that was tried last, and since when. */
