@@ -53,6 +53,8 @@ export class MountedTarget {
   #listed: readonly Lun[] = [];
   #initiator: Initiator | undefined;
   #failure: unknown;
+  /** Logins after the first attempt; never rejects. */
+  #retries: Promise<void> | undefined;
   /** The scan under way, and whether another one must follow. */
   #scan: Promise<void> | undefined;
   #scanAgain = false;
@@ -96,12 +98,13 @@ export class MountedTarget {
     await Promise.all([...this.#luns.values()].map((lun) => lun.close()));
     await this.#initiator?.logout();
     await this.attempted;
+    await this.#retries;
     await this.#scan;
   }
 
   async #firstAttempt(signal: AbortSignal): Promise<void> {
     await this.#logIn(AbortSignal.any([signal, this.#closing.signal]));
-    if (this.#initiator === undefined) void this.#keepTrying();
+    if (this.#initiator === undefined) this.#retries = this.#keepTrying();
   }
 
   /** Logs in and scans. Never rejects: the reason stays in `#failure`. */
@@ -133,7 +136,8 @@ export class MountedTarget {
         // The units may have changed while nobody could be told.
         if (event.type === 'nexus-established') this.rescan();
       });
-      await this.#scanNow();
+      this.rescan(); // not by itself: an event may ask for one at the same time, and two scans would attach a unit twice
+      await this.#scan;
     } catch (error) {
       this.#failure = signal.aborted && errorCode(error) === 'aborted' ? this.#noAnswer() : error;
     }
