@@ -11,9 +11,9 @@ import { IoChild } from '../support/child-io.ts';
 import { collectText, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
 import { cliPath, MountProcess, projectRoot, runCli } from '../support/cli-process.ts';
 import { MeddlingProxy, type Passing, type Verdict } from '../support/meddling-proxy.ts';
-import { SeededRandom } from '../support/pattern.ts';
 import { freePort } from '../support/ports.ts';
 import { RedirectingTarget } from '../support/redirecting-target.ts';
+import { SeededRandom } from '../support/seeded-random.ts';
 import { Tgtd, type TgtdTarget } from '../support/tgtd.ts';
 import { MiB, Workdir } from '../support/workdir.ts';
 
@@ -66,7 +66,8 @@ async function writeThrough(image: string, backing: string, operations: number, 
 
 describe('a session that does not last', () => {
   it('loses nothing when its connection is closed every 300 ms', async () => {
-    const target = await tgtd.addTarget({ luns: [{ size: SIZE }] });
+    // Without the two seconds that tgtd asks to be left alone after each.
+    const target = await tgtd.addTarget({ luns: [{ size: SIZE }], keys: { DefaultTime2Wait: 0 } });
     await using mount = await mountAt(tgtd.portal, '--cache-size', '1M');
     await writeThrough(imageOf(mount, target.name, 1), backingOf(target, 1), 2000, async () => {
       await sleep(300);
@@ -78,7 +79,7 @@ describe('a session that does not last', () => {
   it('loses nothing when commands time out and are aborted', async () => {
     const target = await tgtd.addTarget({ luns: [{ size: SIZE, blockLength: 4096 }] });
     await using mount = await mountAt(tgtd.portal, '--command-timeout', '1s');
-    await writeThrough(imageOf(mount, target.name, 1), backingOf(target, 1), 600, async () => {
+    await writeThrough(imageOf(mount, target.name, 1), backingOf(target, 1), 300, async () => {
       await sleep(150);
       tgtd.stall();
       await sleep(1500);
