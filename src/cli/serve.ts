@@ -56,7 +56,9 @@ async function serveUntilEnd(
   const ended = mount.ended.then(() => 'ended' as const);
   if ((await Promise.race([ended, aborted(interrupts.stop)])) === 'ended') return [];
   const { 'stop-timeout': stopTimeout } = settings.options;
-  log(`told to stop: detaching; files that are open are served for at most ${formatDuration(stopTimeout)} more`);
+  log(
+    `told to stop: detaching; files that are open are served for at most ${formatDuration(stopTimeout)} more (a second signal ends it now)`,
+  );
   try {
     await mount.detach();
   } catch (error) {
