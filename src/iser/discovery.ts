@@ -18,8 +18,8 @@ export interface DiscoveredTarget {
 
 export interface DiscoveryResult {
   readonly targets: readonly DiscoveredTarget[];
-  /** Names that were left out because they are no iSCSI names, made printable. */
-  readonly invalidNames: readonly string[];
+  /** What the answer held that makes no sense and was left out: parts of sentences that go on from the portal's address, printable. */
+  readonly oddities: readonly string[];
 }
 
 /** Asks `portal` for all its targets. Rejects as `openConnection`, and with `protocol-error` for an answer that makes no sense. */
@@ -71,7 +71,7 @@ export async function discoverTargets(
 
 function parseTargets(pairs: readonly (readonly [string, string])[], asked: Portal): DiscoveryResult {
   const targets = new Map<string, Portal[]>();
-  const invalidNames: string[] = [];
+  const oddities: string[] = [];
   let current: Portal[] | undefined;
   for (const [key, value] of pairs) {
     if (key === 'TargetName') {
@@ -80,15 +80,23 @@ function parseTargets(pairs: readonly (readonly [string, string])[], asked: Port
         targets.set(value, current);
       } else {
         current = [];
-        invalidNames.push(JSON.stringify(value.slice(0, 80)));
+        oddities.push(`offers ${printable(value)}, which is no iSCSI name`);
       }
     } else if (key === 'TargetAddress') {
       if (current === undefined) throw new ProtocolError('TargetAddress before any TargetName');
-      current.push(parseTargetAddress(value));
+      try {
+        current.push(parseTargetAddress(value));
+      } catch {
+        oddities.push(`gives ${printable(value)} as the address of a target, which is none`);
+      }
     }
   }
   return {
     targets: [...targets].map(([name, portals]) => ({ name, portals: portals.length > 0 ? portals : [asked] })),
-    invalidNames,
+    oddities,
   };
+}
+
+function printable(value: string): string {
+  return JSON.stringify(value.slice(0, 80));
 }

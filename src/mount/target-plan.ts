@@ -28,8 +28,8 @@ export async function planTargets(settings: ConnectionSettings, initiatorName: s
       failures.push(result.reason);
       continue;
     }
-    const { targets, invalidNames } = result.value;
-    for (const name of invalidNames) notes.push(`${formatPortal(portal)} offers ${name}, which is no iSCSI name: left out`);
+    const { targets, oddities } = result.value;
+    for (const oddity of oddities) notes.push(`${formatPortal(portal)} ${oddity}: left out`);
     if (targets.length === 0) notes.push(`${formatPortal(portal)} offers no targets to ${initiatorName}`);
     for (const { name, portals } of targets) found.push({ name, portals: withFallback(portals, portal) });
   }

@@ -99,7 +99,7 @@ describe('the eight steps', () => {
     const found = await discoverTargets(connection(), { host: '127.0.0.1', port: tgtd.port });
     expect(found.targets.map(({ name }) => name).sort()).toEqual(names.sort());
     expect(found.targets[0]?.portals).toEqual([{ host: '127.0.0.1', port: tgtd.port, tpgt: 1 }]);
-    expect(found.invalidNames).toEqual([]);
+    expect(found.oddities).toEqual([]);
   });
 
   it('connects, logs in to a session that binds the connection, negotiates, and asks INQUIRY', async () => {

@@ -5,7 +5,6 @@ import { type CommandLineSettings, resolveSettings } from '../../config/settings
 import { IserfsError } from '../../errors.ts';
 import { formatPortal } from '../../iser/iscsi/name.ts';
 import { discover } from '../../mount/sessions.ts';
-import { printable } from '../../printable.ts';
 import { EXIT_OK } from '../output.ts';
 import type { CommandContext } from './context.ts';
 
@@ -25,8 +24,10 @@ export async function runDiscover(args: DiscoverArguments, context: CommandConte
   const { stop } = context.interrupts();
   const results = await Promise.all(settings.discover.map((portal) => discover(settings, initiatorName, portal, stop)));
   const targets = results.flatMap((result) => result.targets);
-  for (const name of results.flatMap((result) => result.invalidNames)) {
-    output.warn(`a target is left out: ${printable(name)} is no iSCSI name`);
+  for (const [index, { oddities }] of results.entries()) {
+    const portal = settings.discover[index];
+    for (const oddity of oddities)
+      output.warn(`${portal === undefined ? 'the portal' : formatPortal(portal)} ${oddity}: left out`);
   }
   if (args.json) {
     output.json(
