@@ -7,7 +7,7 @@
  */
 
 import { sleep } from '../clock.ts';
-import { describeAt, describeError, IserfsError, NexusLostError } from '../errors.ts';
+import { describeAt, describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
 import { describeKeys } from './iscsi/keys.ts';
@@ -264,10 +264,12 @@ export class Initiator implements ScsiPort {
     const { signal } = this.#closing;
     const lostAt = clock.now();
     const cancelDeadline = clock.schedule(recoveryTimeoutMs, () => this.#giveUpFor(lostAt));
+    let refused = false;
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
         const backoff = BACKOFF_MS[Math.min(attempt, BACKOFF_MS.length - 1)] ?? 0;
-        const wait = attempt === 0 ? firstWaitMs : this.#failure === undefined ? backoff : SLOW_RETRY_MS;
+        const isHopeful = this.#failure === undefined && !refused;
+        const wait = attempt === 0 ? firstWaitMs : isHopeful ? backoff : SLOW_RETRY_MS;
         if (wait > 0) await sleep(clock, wait, signal);
         const connection = await this.#logInAnywhere(loginTimeoutMs, signal);
         if (signal.aborted) {
@@ -280,6 +282,8 @@ export class Initiator implements ScsiPort {
         return;
       } catch (error) {
         if (signal.aborted) break;
+        // A target may lock an account for which it sees one wrong password after another.
+        refused = errorCode(error) === 'authentication-failed';
         const text = describeError(error);
         if (text !== this.#lastError) log(`${text}; trying again`);
         this.#lastError = text;

@@ -130,6 +130,23 @@ describe('a lost session', () => {
     await pair.close();
   });
 
+  it('is not hammered with a password that the target has come to refuse', async () => {
+    const pair = await connected();
+    let logins = 0;
+    pair.wire.intercept = (passing) => {
+      if (passing.opcode === 'login-request') logins++;
+      if (passing.opcode !== 'login-response') return undefined;
+      return [{ pdu: { ...passing, transit: false, statusClass: 2, statusDetail: 1 } }];
+    };
+    pair.wire.cut();
+    await pair.clock.advance(25_000);
+    expect(logins).toBe(3); // at once, and every 10 s
+    pair.wire.intercept = undefined;
+    await pair.clock.advance(10_000);
+    expect(pair.initiator.status.state).toBe('logged-in');
+    await pair.close();
+  });
+
   it('is not looked for any more once the initiator is closed', async () => {
     const pair = await connected();
     pair.wire.answersConnections = false;
