@@ -1,10 +1,10 @@
 /** The harness for mounts, checked with a FUSE file system that is not ours: one file, served by fuse-native as it comes. */
 
 import { writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { describeOutcome, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
-import { guardMount, MountProcess } from '../support/cli-process.ts';
+import { guardMount, MountProcess, projectRoot } from '../support/cli-process.ts';
 import { findLeftovers } from '../support/leftovers.mjs';
 import { abortFuseConnection, findMount } from '../support/mounts.ts';
 import { UnprivilegedSpace } from '../support/unprivileged.ts';
@@ -19,7 +19,7 @@ describe('a private namespace for an unprivileged user', () => {
     await using workdir = Workdir.create();
     await using space = await UnprivilegedSpace.create(workdir);
     const mountpoint = await space.folder('mnt');
-    const server = space.run(space.node, ['-e', foreignFileSystem(), mountpoint], { timeoutMs: 20_000 });
+    const server = space.run(space.node, ['-e', foreignFileSystem(space.project), mountpoint], { timeoutMs: 20_000 });
     await waitFor(async () => (await space.run('cat', [`${mountpoint}/hello`])).stdout === 'hello\n', {
       withinMs: 10_000,
       what: 'a mount',
@@ -180,7 +180,7 @@ class ForeignMount implements AsyncDisposable {
   readonly #child: ReturnType<typeof spawnGuarded>;
 
   private constructor(mountpoint: string) {
-    this.#child = spawnGuarded(process.execPath, ['-e', foreignFileSystem(), mountpoint]);
+    this.#child = spawnGuarded(process.execPath, ['-e', foreignFileSystem(projectRoot), mountpoint]);
   }
 
   static async start(mountpoint: string): Promise<ForeignMount> {
@@ -202,8 +202,8 @@ class ForeignMount implements AsyncDisposable {
 }
 
 /** Script: serves one file, `hello`, at the mount point that is its argument. */
-function foreignFileSystem(): string {
-  const addon = createRequire(import.meta.url).resolve('fuse-native');
+function foreignFileSystem(project: string): string {
+  const addon = join(project, 'node_modules', 'fuse-native');
   return `
     const Fuse = require(${JSON.stringify(addon)});
     const times = { mtime: new Date(0), atime: new Date(0), ctime: new Date(0), nlink: 1, uid: process.getuid(), gid: process.getgid() };
