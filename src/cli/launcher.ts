@@ -57,11 +57,12 @@ export async function launch(
     env: rest,
     stdio: ['ignore', file.fd, file.fd, 'pipe'],
   });
-  await file.close();
+  // Listened to before anything is awaited: a process that cannot be started says so at once.
   const exited = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(describeError(error)));
     child.once('exit', (status, killer) => resolve(killer === null ? `exit status ${status}` : `killed by ${killer}`));
   });
+  await file.close();
   const channel = child.stdio[CHANNEL] as Duplex;
   channel.on('error', () => {}); // its end is seen below
   channel.write(`${JSON.stringify({ ...orders, log } satisfies ServerOrders)}\n`);
