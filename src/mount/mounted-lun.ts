@@ -89,6 +89,11 @@ export class MountedLun {
     return this.#unit?.status.state === 'recovering';
   }
 
+  /** See `LogicalUnit.noteDeferredError`. */
+  noteDeferredError(error: IserfsError): void {
+    this.#unit?.noteDeferredError(error);
+  }
+
   /** After a rescan that found it again: it may have been given up meanwhile. */
   revalidate(): void {
     const state = this.#unit?.status.state;

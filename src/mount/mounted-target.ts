@@ -199,7 +199,11 @@ export class MountedTarget {
     if (initiator === undefined || this.#closing.signal.aborted) return;
     const { settings, clock, log, changed } = this.#context;
     try {
-      const all = await reportLuns(initiator, { clock, commandTimeoutMs: settings.options['command-timeout'] });
+      const all = await reportLuns(initiator, {
+        clock,
+        commandTimeoutMs: settings.options['command-timeout'],
+        onDeferredError: (error) => this.#luns.get(0n)?.noteDeferredError(error),
+      });
       this.#listed = all;
       const wanted = all.filter((lun) => wantsLun(settings, this.name, lunLabel(lun)));
       await this.#removeAllBut(new Set(wanted));

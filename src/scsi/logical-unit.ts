@@ -235,6 +235,11 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     return this.#writeErrors.subscribe(listener);
   }
 
+  /** Takes in a deferred error that came with a command of somebody else: a write that was acknowledged has failed. */
+  noteDeferredError(error: IserfsError): void {
+    this.#writeFailedSince(error);
+  }
+
   /** Looks again at who the unit is and how large, as after a rescan that found it. */
   revalidate(): void {
     this.#recovery.revalidate('asked to look again');

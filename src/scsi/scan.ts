@@ -14,6 +14,8 @@ export interface ScanOptions {
   readonly clock?: Clock;
   readonly random?: () => number;
   readonly commandTimeoutMs?: number;
+  /** An acknowledged write to LUN 0 has failed since: the answer to REPORT LUNS, which is its, carried a deferred error. */
+  readonly onDeferredError?: (error: IserfsError) => void;
 }
 
 const LUN_0: Lun = 0n;
@@ -49,7 +51,9 @@ async function inventory(port: ScsiPort, lun: Lun, options: ScanOptions): Promis
     clock: options.clock ?? systemClock,
     random: options.random ?? Math.random,
     commandTimeoutMs: options.commandTimeoutMs ?? 30_000,
-    onDeferredError: () => {},
+    onDeferredError: (error) => {
+      if (lun === LUN_0) options.onDeferredError?.(error);
+    },
   });
   const passage = directPassage(port);
   let length = FIRST_LENGTH;

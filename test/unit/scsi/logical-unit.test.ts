@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { errorCode } from '../../../src/errors.ts';
+import { errorCode, IserfsError } from '../../../src/errors.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import type { DeviceChange } from '../../../src/scsi/device-change.ts';
 import { LogicalUnit, type LogicalUnitOptions } from '../../../src/scsi/logical-unit.ts';
@@ -380,6 +380,14 @@ describe('deferred errors', () => {
     const unit = await bench.attach();
     failNext(bench.port, READ_10, check(3, 0x0c, 0, 0x71));
     await bench.readBytes(unit, 0, 512);
+    expect(await bench.codeOf(unit.flush())).toBe('medium-error');
+    expect(await bench.codeOf(unit.flush())).toBe('no error');
+  });
+
+  it('count also where they came with a command of somebody else', async () => {
+    const bench = new Bench(volatileDisk);
+    const unit = await bench.attach();
+    unit.noteDeferredError(new IserfsError('medium-error', 'a write has failed since'));
     expect(await bench.codeOf(unit.flush())).toBe('medium-error');
     expect(await bench.codeOf(unit.flush())).toBe('no error');
   });

@@ -57,6 +57,21 @@ describe('scanning a target', () => {
     expect(port.lengths).toEqual([4096]);
   });
 
+  it('tells of a deferred error that came with the list, and asks again', async () => {
+    const port = new Inventory([0n]);
+    let failed = false;
+    port.answer = () => {
+      if (failed) return undefined;
+      failed = true;
+      return check(3, 0x0c, 0, 0x71);
+    };
+    const heard: string[] = [];
+    const onDeferredError = (error: Error) => heard.push(errorCode(error));
+    expect(await reportLuns(port, { clock: new VirtualClock(), random: () => 0.5, onDeferredError })).toEqual([0n]);
+    expect(port.lengths).toEqual([4096, 4096]);
+    expect(heard).toEqual(['medium-error']);
+  });
+
   it('asks again with more room for a list of thousands', async () => {
     const luns = Array.from({ length: 10_000 }, (_, index) => (0x4000n + BigInt(index)) << 48n);
     const port = new Inventory(luns);
