@@ -4,6 +4,8 @@ import type { InitiatorControlPdu } from '../../src/iser/iscsi/pdu.ts';
 /** A data mover without a peer: keeps what it was asked to send, for a test to answer by hand. */
 export class RecordingDatamover implements InitiatorDatamover {
   readonly transport = 'recording';
+  readonly traits = {};
+  readonly maxTransferLength = undefined;
   readonly localAddress = '127.0.0.1:1';
   readonly remoteAddress = '127.0.0.1:3260';
   readonly sent: { readonly pdu: InitiatorControlPdu; readonly buffers: TaskBuffers | undefined }[] = [];

@@ -29,9 +29,19 @@ export interface DataParameters {
   readonly maxOutstandingR2T: number;
 }
 
+/** Facts for people: `{ device: 'rxe0', ird: 16 }`. */
+export type Traits = Readonly<Record<string, string | number | boolean>>;
+
 interface Datamover {
   /** For `status`: `tcp`, or `iser` with its provider. */
   readonly transport: string;
+  /**
+   * What `status` shows of the connection besides its addresses, name to value in order: device, IRD and ORD,
+   * CRC, remote invalidation. Empty where there is nothing to say.
+   */
+  readonly traits: Traits;
+  /** Most bytes that one command may move over this connection; undefined: no bound of its own. */
+  readonly maxTransferLength: number | undefined;
   /** `ADDRESS:PORT` of the two ends. */
   readonly localAddress: string;
   readonly remoteAddress: string;

@@ -11,7 +11,7 @@
 import { IserfsError } from '../../errors.ts';
 import { BHS_LENGTH, NO_BYTES, type Pdu } from '../iscsi/pdu.ts';
 import type { ByteChannel, ChannelUser, OutgoingPdu } from './byte-channel.ts';
-import type { DataParameters, KeyOffers } from './datamover.ts';
+import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
 import { type DigestPolicy, type StreamOptions, streamKeyOffers } from './stream-options.ts';
 import { type Digests, encodePdu, NO_DIGESTS, PduReader, type PduSink, type Placement } from './tcp-framer.ts';
 
@@ -76,6 +76,14 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   /** To be called once, before the channel calls anything but `nextBuffer`. */
   open(channel: ByteChannel): void {
     this.#channel = channel;
+  }
+
+  get traits(): Traits {
+    return {};
+  }
+
+  get maxTransferLength(): undefined {
+    return undefined;
   }
 
   /** Those of the PDUs that it sends at present. */
