@@ -10,7 +10,7 @@ export { createTcpTransport } from './iser/datamover/tcp.ts';
 export { type DiscoveredTarget, type DiscoveryResult, discoverTargets } from './iser/discovery.ts';
 export { Initiator, type InitiatorOptions, type SessionStatus } from './iser/initiator.ts';
 export { formatPortal, isValidIscsiName, makeInitiatorName, makeIsid, type Portal, parsePortal } from './iser/iscsi/name.ts';
-export { IscsiTarget, type IscsiTargetOptions } from './iser/target.ts';
+export { IscsiTarget, type IscsiTargetOptions, type TargetPortal } from './iser/target.ts';
 export { Mount, type MountContext } from './mount/mount.ts';
 export { BlockCache, type BlockCacheOptions, type CachedDevice } from './scsi/block-cache.ts';
 export type { BlockDevice, BlockDeviceInfo, Lease } from './scsi/block-device.ts';

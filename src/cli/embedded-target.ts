@@ -80,8 +80,12 @@ export class EmbeddedTarget {
       }));
       const chap = options.chap === undefined ? {} : { chap: chapOptions(options.chap) };
       const target = await IscsiTarget.listen({
-        endpoint: options.endpoint,
-        transport: createTcpTransport({ headerDigest: options.headerDigest, dataDigest: options.dataDigest }),
+        portals: [
+          {
+            endpoint: options.endpoint,
+            transport: createTcpTransport({ headerDigest: options.headerDigest, dataDigest: options.dataDigest }),
+          },
+        ],
         targets: servers.map((server) => ({ ...server, ...chap })),
         log: options.log,
       });

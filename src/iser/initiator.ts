@@ -10,6 +10,7 @@ import { sleep } from '../clock.ts';
 import { describeAt, describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
+import type { Traits } from './datamover/datamover.ts';
 import { describeKeys } from './iscsi/keys.ts';
 import { formatIsid, formatPortal, isSamePortal, type Portal } from './iscsi/name.ts';
 import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
@@ -32,6 +33,8 @@ export type InitiatorState = 'connecting' | 'logged-in' | 'recovering' | 'failed
 export interface SessionStatus {
   readonly state: InitiatorState;
   readonly transport: string;
+  /** What the transport has to say of the connection besides: device, IRD and ORD, CRC. */
+  readonly traits: Traits;
   readonly portal: string;
   readonly localAddress: string | undefined;
   /** 12 hexadecimal digits. */
@@ -101,12 +104,18 @@ export class Initiator implements ScsiPort {
     return this.#active === undefined ? undefined : this.#nexusCount;
   }
 
+  /** Most bytes that one command may move, as far as the transport of the present or the last session is concerned; undefined: no bound. */
+  get maxTransferLength(): number | undefined {
+    return this.#lastConnection?.datamover.maxTransferLength;
+  }
+
   get status(): SessionStatus {
     const connection = this.#active?.connection ?? this.#lastConnection;
     const portal = connection?.portal ?? this.#portals[0];
     return {
       state: this.#state,
       transport: connection?.datamover.transport ?? this.#options.transport.name,
+      traits: connection?.datamover.traits ?? {},
       portal: portal === undefined ? '' : formatPortal(portal),
       localAddress: this.#active?.connection.datamover.localAddress,
       isid: formatIsid(this.#options.isid),

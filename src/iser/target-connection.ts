@@ -7,7 +7,7 @@
 
 import type { Clock } from '../clock.ts';
 import { describeError, ProtocolError } from '../errors.ts';
-import type { TargetDatamover, TargetHandler } from './datamover/datamover.ts';
+import type { TargetDatamover, TargetHandler, Traits } from './datamover/datamover.ts';
 import {
   LoginStatus,
   type SessionKeys,
@@ -90,7 +90,7 @@ export class TargetConnection implements TargetHandler {
       accept: (request) => host.decide(request, this),
       offers: (sessionType) => datamover.keyOffers(sessionType),
       sessionKeys: SESSION_KEYS,
-      windowSize: host.windowSize,
+      windowSize: this.#windowSize,
       random: host.random,
     });
     this.#state = { name: 'IN_LOGIN', login };
@@ -113,6 +113,19 @@ export class TargetConnection implements TargetHandler {
 
   get localAddress(): string {
     return this.#datamover.localAddress;
+  }
+
+  get transport(): string {
+    return this.#datamover.transport;
+  }
+
+  get traits(): Traits {
+    return this.#datamover.traits;
+  }
+
+  /** Commands that a session over this connection may have outstanding. */
+  get #windowSize(): number {
+    return Math.min(this.#host.windowSize, this.#datamover.commandWindow ?? Number.POSITIVE_INFINITY);
   }
 
   /** Asks the initiator to log out within `seconds`. A connection that is not logged in is closed instead. */
@@ -188,7 +201,7 @@ export class TargetConnection implements TargetHandler {
   #establish(result: TargetLoginResult, lastResponse: Pdu<'login-response'>): Promise<void> {
     return this.#host.establish(result, this, (grant) => {
       if (this.#state.name !== 'ESTABLISHING') return false;
-      const { clock, timing, windowSize } = this.#host;
+      const { clock, timing } = this.#host;
       const session = new TargetSession({
         datamover: this.#datamover,
         target: grant.target,
@@ -196,7 +209,7 @@ export class TargetConnection implements TargetHandler {
         cid: result.cid,
         expCmdSn: result.expCmdSn,
         statSn: result.statSn,
-        windowSize,
+        windowSize: this.#windowSize,
         maxSendDataSegmentLength: result.data.maxSendDataSegmentLength,
         answerText: (pairs) => grant.answerText(pairs),
         now: () => clock.now(),

@@ -1,8 +1,8 @@
 /**
- * The embedded iSCSI target: one portal over a `TargetTransport`, on which any number of targets are
- * offered, each with a `DeviceServer` of its own. Decides who may log in to what, gives sessions their TSIH
- * and nexus, and closes in order. Portal group tag 1 is the only portal group. Device servers and their
- * media belong to the caller and outlive the target. Knows no transport and no SCSI beyond the device
+ * The embedded iSCSI target: portals, each over a `TargetTransport` of its own, on all of which the same
+ * targets are offered, each with a `DeviceServer` of its own. Decides who may log in to what, gives sessions
+ * their TSIH and nexus, and closes in order. Portal group tag 1 is the only portal group. Device servers and
+ * their media belong to the caller and outlive the target. Knows no transport and no SCSI beyond the device
  * server's interface.
  */
 
@@ -12,7 +12,8 @@ import { IserfsError } from '../errors.ts';
 import type { DeviceServer } from '../scsi/port.ts';
 import { encodeSense, SenseKey } from '../scsi/sense.ts';
 import { TaskSets } from '../scsi/task-set.ts';
-import type { Endpoint, TargetDatamover, TargetHandler, TargetListener, TargetTransport } from './datamover/datamover.ts';
+import type { Endpoint, TargetDatamover, TargetHandler, TargetListener, TargetTransport, Traits } from './datamover/datamover.ts';
+import { describeKeys, type NegotiatedKeys } from './iscsi/keys.ts';
 import {
   type ChapCredentials,
   LoginStatus,
@@ -24,6 +25,7 @@ import { isValidIscsiName } from './iscsi/name.ts';
 import { NO_LUN } from './iscsi/pdu.ts';
 import { answerTextRequest, type TargetRecord } from './iscsi/send-targets.ts';
 import type { TextPairs } from './iscsi/target-text.ts';
+import { type OpenPortal, portalAddresses } from './portal-addresses.ts';
 import { type NexusName, type OpenSession, SessionRegistry } from './session-registry.ts';
 import { type ConnectionHost, type SessionGrant, TargetConnection, type TargetTiming } from './target-connection.ts';
 
@@ -41,10 +43,16 @@ export interface TargetDefinition {
   readonly chap?: TargetChap;
 }
 
-export interface IscsiTargetOptions {
+/** Where to listen, and how. */
+export interface TargetPortal {
   /** Port 0 picks a free one. */
   readonly endpoint: Endpoint;
   readonly transport: TargetTransport;
+}
+
+export interface IscsiTargetOptions {
+  /** At least one. */
+  readonly portals: readonly TargetPortal[];
   readonly targets: readonly TargetDefinition[];
   /** Required of discovery sessions; without it, they are open to all. */
   readonly discoveryChap?: TargetChap;
@@ -69,6 +77,10 @@ export interface TargetSessionSummary {
   readonly targetName: string;
   readonly initiatorName: string;
   readonly remoteAddress: string;
+  readonly transport: string;
+  readonly traits: Traits;
+  /** Negotiated keys by their names. */
+  readonly keys: Readonly<Record<string, string>>;
   readonly tsih: number;
   readonly tasksInProgress: number;
 }
@@ -95,6 +107,7 @@ interface PendingLogin {
 interface ActiveSession extends OpenSession {
   readonly name: NexusName;
   readonly cid: number;
+  readonly keys: NegotiatedKeys;
   readonly connection: TargetConnection;
 }
 
@@ -108,10 +121,11 @@ export class IscsiTarget implements ConnectionHost {
   readonly #targets = new Map<string, OfferedTarget>();
   readonly #discoveryChap: TargetChap | undefined;
   readonly #registry: SessionRegistry<ActiveSession>;
-  readonly #connections = new Set<TargetConnection>();
+  /** Each with the portal that it came to. */
+  readonly #connections = new Map<TargetConnection, TargetPortal>();
   readonly #pending = new Map<TargetConnection, PendingLogin>();
   readonly #sessions = new Map<TargetConnection, ActiveSession>();
-  #listener: TargetListener | undefined;
+  readonly #portals = new Map<TargetPortal, OpenPortal & { readonly listener: TargetListener }>();
   #lastNexus = 0;
   #closed: Promise<void> | undefined;
 
@@ -131,25 +145,45 @@ export class IscsiTarget implements ConnectionHost {
     }
   }
 
-  /** Starts a target that listens. Rejects where the endpoint cannot be listened on or a target's name is not valid. */
+  /** Starts a target that listens. Rejects where a portal cannot be listened on or a target's name is not valid; nothing listens then. */
   static async listen(options: IscsiTargetOptions): Promise<IscsiTarget> {
     const target = new IscsiTarget(options);
-    target.#listener = await options.transport.listen(options.endpoint, (datamover) => target.#accept(datamover));
+    try {
+      for (const portal of options.portals) await target.#open(portal);
+    } catch (error) {
+      await target.close('abrupt');
+      throw error;
+    }
     return target;
   }
 
-  /** Where it listens, with the port that was picked. */
+  async #open(portal: TargetPortal): Promise<void> {
+    const { transport } = portal;
+    const listener = await transport.listen(portal.endpoint, (datamover) => this.#accept(datamover, portal));
+    this.#portals.set(portal, { endpoint: listener.endpoint, transport: transport.name, listener });
+  }
+
+  /** Where it listens, with the ports that were picked, in the order of the options. */
+  get portals(): readonly OpenPortal[] {
+    return [...this.#portals.values()];
+  }
+
+  /** Where the first portal listens. */
   get endpoint(): Endpoint {
-    if (this.#listener === undefined) throw new IserfsError('internal', 'the target does not listen');
-    return this.#listener.endpoint;
+    const [first] = this.#portals.values();
+    if (first === undefined) throw new IserfsError('internal', 'the target does not listen');
+    return first.endpoint;
   }
 
   /** The normal sessions. */
   get sessions(): TargetSessionSummary[] {
-    return [...this.#sessions.values()].map(({ name, tsih, connection }) => ({
+    return [...this.#sessions.values()].map(({ name, tsih, keys, connection }) => ({
       targetName: name.targetName,
       initiatorName: name.initiatorName,
       remoteAddress: connection.remoteAddress,
+      transport: connection.transport,
+      traits: connection.traits,
+      keys: describeKeys(keys),
       tsih,
       tasksInProgress: connection.session?.tasksInProgress ?? 0,
     }));
@@ -174,9 +208,9 @@ export class IscsiTarget implements ConnectionHost {
   }
 
   async #close(mode: 'orderly' | 'abrupt'): Promise<void> {
-    await this.#listener?.close();
+    await Promise.all([...this.#portals.values()].map(({ listener }) => listener.close()));
     if (mode === 'orderly' && this.#connections.size > 0) {
-      for (const connection of this.#connections) connection.requestLogout(LOGOUT_SECONDS);
+      for (const connection of this.#connections.keys()) connection.requestLogout(LOGOUT_SECONDS);
       const timeUp = new AbortController();
       const allClosed = this.#allClosed();
       await Promise.race([allClosed, sleep(this.clock, LOGOUT_SECONDS * 1000 + DRAIN_MS, timeUp.signal).catch(() => {})]);
@@ -186,18 +220,18 @@ export class IscsiTarget implements ConnectionHost {
   }
 
   async #allClosed(): Promise<void> {
-    await Promise.all([...this.#connections].map((connection) => connection.whenClosed));
+    await Promise.all([...this.#connections.keys()].map((connection) => connection.whenClosed));
   }
 
   async #abortConnections(): Promise<void> {
-    await Promise.all([...this.#connections].map((connection) => connection.abort('the target shuts down')));
+    await Promise.all([...this.#connections.keys()].map((connection) => connection.abort('the target shuts down')));
   }
 
   // ---- connections ----
 
-  #accept(datamover: TargetDatamover): TargetHandler {
+  #accept(datamover: TargetDatamover, portal: TargetPortal): TargetHandler {
     const connection = new TargetConnection(this, datamover);
-    this.#connections.add(connection);
+    this.#connections.set(connection, portal);
     const others = this.#connections.size - this.#sessions.size;
     if (this.#closed !== undefined || others > this.#limits.maxOtherConnections) {
       connection.abort('too many connections').catch(() => {});
@@ -265,7 +299,8 @@ export class IscsiTarget implements ConnectionHost {
       return;
     }
     const name: NexusName = { initiatorName: result.initiatorName, isid: result.isid, targetName: target.name };
-    await this.#registry.establish(name, () => this.#openSession({ name, tsih, cid: result.cid, connection, target }, open));
+    const { cid, keys } = result;
+    await this.#registry.establish(name, () => this.#openSession({ name, tsih, cid, keys, connection, target }, open));
   }
 
   #openSession(
@@ -273,15 +308,16 @@ export class IscsiTarget implements ConnectionHost {
       readonly name: NexusName;
       readonly tsih: number;
       readonly cid: number;
+      readonly keys: NegotiatedKeys;
       readonly connection: TargetConnection;
       readonly target: OfferedTarget;
     },
     open: (grant: SessionGrant) => boolean,
   ): ActiveSession | undefined {
-    const { name, tsih, cid, connection, target } = options;
+    const { name, tsih, cid, keys, connection, target } = options;
     this.#lastNexus++;
     const nexus = this.#lastNexus;
-    const session: ActiveSession = { name, tsih, cid, connection, close: (reason) => connection.close('abrupt', reason) };
+    const session: ActiveSession = { name, tsih, cid, keys, connection, close: (reason) => connection.close('abrupt', reason) };
     const isOpen = open({
       target: { deviceServer: target.deviceServer, tasks: target.tasks },
       nexus,
@@ -299,9 +335,12 @@ export class IscsiTarget implements ConnectionHost {
   }
 
   #answerText(pairs: TextPairs, connection: TargetConnection, own: string | undefined): TextPairs {
-    // The address that the initiator reached: the listener's may be a wildcard or behind address translation.
-    const address = `${connection.localAddress},${PORTAL_GROUP_TAG}`;
-    const all: TargetRecord[] = [...this.#targets.keys()].map((name) => ({ name, addresses: [address] }));
+    const portal = this.#connections.get(connection);
+    const asked = portal === undefined ? undefined : this.#portals.get(portal);
+    const addresses = portalAddresses(this.portals, asked, connection.localAddress).map(
+      (address) => `${address},${PORTAL_GROUP_TAG}`,
+    );
+    const all: TargetRecord[] = [...this.#targets.keys()].map((name) => ({ name, addresses }));
     return answerTextRequest(pairs, all, own);
   }
 }

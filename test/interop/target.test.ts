@@ -225,7 +225,7 @@ describe('QEMU', () => {
   it('works with header digests required by the target', async () => {
     await using strict = await EmbeddedTarget.start(
       [{ name: OPEN, units: [{ lun: 0, medium: new MemoryMedium(16 * MiB), blockLength: 512, serial: 'strict' }] }],
-      { transport: createTcpTransport({ headerDigest: 'require' }) },
+      { portals: [{ endpoint: { host: '127.0.0.1', port: 0 }, transport: createTcpTransport({ headerDigest: 'require' }) }] },
     );
     const outcome = await run('qemu-io', [
       '--image-opts',

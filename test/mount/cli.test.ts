@@ -209,7 +209,14 @@ describe('a mount in the background', () => {
           },
         },
       ],
-      { transport: createTcpTransport({ headerDigest: 'prefer', dataDigest: 'prefer' }) },
+      {
+        portals: [
+          {
+            endpoint: { host: '127.0.0.1', port: 0 },
+            transport: createTcpTransport({ headerDigest: 'prefer', dataDigest: 'prefer' }),
+          },
+        ],
+      },
     );
     const chap = ['--chap-user', 'tester', '--chap-secret-file', secrets.own, '--chap-mutual-user', 'target'];
     const args = ['--portal', strict.portal, '--header-digest', 'require', '--data-digest', 'require', ...chap];

@@ -34,8 +34,7 @@ export class EmbeddedTarget implements AsyncDisposable {
     const log = (line: string) => lines.push(line);
     const servers = new Map(targets.map(({ name, units }) => [name, new BlockDeviceServer({ units, log })]));
     const target = await IscsiTarget.listen({
-      endpoint: { host: '127.0.0.1', port: 0 },
-      transport: createTcpTransport(),
+      portals: [{ endpoint: { host: '127.0.0.1', port: 0 }, transport: createTcpTransport() }],
       log,
       ...options,
       targets: targets.map(({ name, chap }) => ({

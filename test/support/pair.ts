@@ -57,8 +57,7 @@ export class Pair {
     const bytes = (length: number) => random.bytes(length);
     const units = options.units ?? [{ lun: 0, medium: new MemoryMedium(1024 * 1024), blockLength: 512, serial: 'pair-0' }];
     const target = await IscsiTarget.listen({
-      endpoint: { host: '127.0.0.1', port: 3260 },
-      transport: link.target,
+      portals: [{ endpoint: { host: '127.0.0.1', port: 3260 }, transport: link.target }],
       targets: [{ name: TARGET_NAME, deviceServer: new BlockDeviceServer({ units }) }],
       clock,
       random: bytes,

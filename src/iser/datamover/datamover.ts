@@ -96,6 +96,8 @@ export interface InitiatorHandler {
 export type TargetTask = Pdu<'scsi-command'>;
 
 export interface TargetDatamover extends Datamover {
+  /** Commands that it has room for at a time, as a bound on the session's window; undefined: any number. */
+  readonly commandWindow?: number | undefined;
   /** Send_Control. `pdu.data` is taken: it must not change afterwards. */
   sendControl(pdu: TargetControlPdu): void;
   /** Put_Data: to the initiator's read buffer at `offset`. Resolves when `data` may be reused (Data_Completion_Notify); rejects when the connection or the task is gone. */

@@ -13,8 +13,7 @@ const NAME = 'iqn.2026-01.io.iserfs.test:disk';
 async function discover(answer?: readonly TextPair[]) {
   const link = createMemoryPair();
   const target = await IscsiTarget.listen({
-    endpoint: { host: '127.0.0.1', port: 3260 },
-    transport: link.target,
+    portals: [{ endpoint: { host: '127.0.0.1', port: 3260 }, transport: link.target }],
     targets: [{ name: NAME, deviceServer: new BlockDeviceServer({ units: [] }) }],
   });
   if (answer !== undefined) {

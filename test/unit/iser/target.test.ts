@@ -18,8 +18,7 @@ async function startTarget(options: Partial<IscsiTargetOptions> = {}) {
   const server = new ScriptedDeviceServer();
   const lines: string[] = [];
   const target = await IscsiTarget.listen({
-    endpoint: { host: '0.0.0.0', port: 0 },
-    transport,
+    portals: [{ endpoint: { host: '0.0.0.0', port: 0 }, transport }],
     targets: [{ name: DISK, deviceServer: server }],
     clock,
     log: (line) => lines.push(line),

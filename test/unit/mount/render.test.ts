@@ -59,6 +59,7 @@ const target: TargetSnapshot = {
   session: {
     state: 'logged-in',
     transport: 'tcp',
+    traits: {},
     portal: '192.0.2.1:3260',
     localAddress: '192.0.2.7:40000',
     isid: '80a1b2c3d4e5',
