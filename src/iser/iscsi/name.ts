@@ -16,6 +16,8 @@ export interface Portal {
   /** Host name, IPv4 address, or IPv6 address without brackets. */
   readonly host: string;
   readonly port: number;
+  /** The port at which iSER is to be tried, where that is another one. */
+  readonly iserPort?: number;
   readonly tpgt?: number;
 }
 
