@@ -1,7 +1,10 @@
 /**
- * Deliberate deviations for named peers, in one table with the evidence for each row. Nothing else in the
- * program tests for a vendor. An unknown peer gets what is safe with every peer.
+ * Deliberate deviations for peers that were observed, in two tables with the evidence for each row: what is
+ * done for a peer that has said who it is, and what is done while a connection comes up, when no peer has.
+ * Nothing else in the program tests for a vendor. An unknown peer gets what is safe with every peer.
  */
+
+import { serialLess } from './serial.ts';
 
 /** What a peer has said about itself (INQUIRY's identification fields, trailing spaces removed). */
 export interface PeerIdentity {
@@ -47,4 +50,64 @@ export const quirkRows: readonly QuirkRow[] = [
 /** What is known of `peer`. */
 export function quirksOf(peer: PeerIdentity): PeerQuirks {
   return { ...SAFE, ...quirkRows.find((row) => row.matches(peer))?.quirks };
+}
+
+interface ConnectionQuirkRow {
+  /** Seen of this peer; it is never asked for. */
+  readonly peer: string;
+  /** How the quirk shows, or why the remedy costs other peers nothing. */
+  readonly sign: string;
+  readonly evidence: string;
+}
+
+/**
+ * Quirks while a connection comes up. A remedy is applied at a sign that no other peer gives, or it does
+ * nothing to other peers: none costs time with a peer that does not need it.
+ */
+export const connectionQuirks = {
+  /** For the data mover over RDMA: bytes are sent when the answer to our first Send does not come, and again with doubled waits. */
+  lateWakeUp: {
+    peer: 'Linux siw',
+    firstNudgeMs: 100,
+    longestNudgeIntervalMs: 1600,
+    sign: 'No message within 100 ms of our first; any further bytes wake it up, and a zero-length RDMA Write says nothing.',
+    evidence:
+      'Linux 6.1: siw sends its MPA reply before it hooks the socket again, and bytes that arrive in between wait for more. 6 of 16 connections hung whose first message followed the reply at once, 0 of 16 after 100 ms.',
+  },
+  /** The numbers that the session's window is not to take from the login response (`CommandWindow.update`). */
+  loginNumbers: {
+    peer: 'tgtd over iSER',
+    sign: 'MaxCmdSN below ExpCmdSN, and an ExpCmdSN that no command has reached.',
+    evidence:
+      "tgtd 1.0.85: ExpCmdSN is the login's CmdSN + 1 and MaxCmdSN the login's CmdSN, yet the first command is expected with the login's CmdSN, and one with the ExpCmdSN is queued for ever. The Logout Response has the same numbers.",
+  },
+  /** The first PDU after the login is held back, at the sign of `loginNumbers`. */
+  firstRequest: {
+    peer: 'tgtd over iSER',
+    holdMs: 100,
+    sign: 'The numbers of `loginNumbers`; over TCP, where there is no such race, tgtd sends sound ones.',
+    evidence:
+      'tgtd 1.0.85 enters the full-feature phase when it sees its login response complete; a command seen before that is a "non-login pdu during login phase", and it hangs up. 1 of 8 sessions on siw, 3 of 3 with its logging on; none after 100 ms.',
+  },
+  /** A login that is not wanted any more is brought to its end before the connection is closed. */
+  abandonedLogin: {
+    peer: 'LIO over iSER',
+    graceMs: 2000,
+    sign: 'None; a login takes milliseconds with any peer.',
+    evidence:
+      'Linux 6.1: a connection dropped while LIO waited for an answer to its own keys left the portal dead: three logins within 70 s got no login response and were cut by its 15 s login time-out.',
+  },
+  /** A login that the peer cuts without a word is tried again after these waits. */
+  cutLogin: {
+    peer: 'LIO over iSER',
+    retryAfterMs: [200, 800],
+    sign: 'A login that offers RDMAExtensions, and a connection that ends without a Login Response that says why.',
+    evidence:
+      'LIO allocates the receive descriptors of a session in one piece (about 1.2 MB) before its last login response, which fails at random on a machine with fragmented memory (libiscsi issue 262).',
+  },
+} as const satisfies Record<string, ConnectionQuirkRow>;
+
+/** Whether a target whose login ended with these numbers takes the first PDU after it too early (`firstRequest`). */
+export function needsFirstRequestHeld(numbers: { readonly expCmdSn: number; readonly maxCmdSn: number }): boolean {
+  return serialLess(numbers.maxCmdSn, numbers.expCmdSn);
 }
