@@ -7,6 +7,7 @@
 import type { Clock } from '../clock.ts';
 import { errorCode, IserfsError, NexusLostError, ProtocolError } from '../errors.ts';
 import type { InitiatorDatamover, InitiatorHandler, InitiatorTransport } from './datamover/datamover.ts';
+import { TransportChoice } from './datamover/transport-choice.ts';
 import { type ChapAlgorithm, type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
 import { formatPortal, type Portal } from './iscsi/name.ts';
 import type { TargetControlPdu } from './iscsi/pdu.ts';
@@ -17,7 +18,8 @@ export interface ConnectionOptions {
   readonly initiatorName: string;
   /** 48 bits; stable for the life of the initiator (RFC 7143 §11.12.5). */
   readonly isid: number;
-  readonly transport: InitiatorTransport;
+  /** One, or several to be tried in order at each login. */
+  readonly transport: InitiatorTransport | TransportChoice;
   readonly chap?: ChapOptions;
   /** Bound on connection set-up and login together. */
   readonly loginTimeoutMs: number;
@@ -50,8 +52,31 @@ export const CID = 0;
 export async function openConnection(
   options: ConnectionOptions,
   portal: Portal,
-  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
+  login: LoginPurpose,
   signal?: AbortSignal,
+): Promise<Connection> {
+  const { transport, clock } = options;
+  if (!(transport instanceof TransportChoice)) return await openOver({ ...options, transport }, portal, login, signal);
+  return await transport.open(portal, { clock, timeoutMs: login.timeoutMs }, (each, at, timeoutMs) =>
+    openOver({ ...options, transport: each }, at, { ...login, timeoutMs }, signal),
+  );
+}
+
+/** What a connection is to be for. */
+interface LoginPurpose {
+  readonly sessionType: 'normal' | 'discovery';
+  readonly targetName?: string;
+  readonly timeoutMs: number;
+}
+
+type OptionsOver = ConnectionOptions & { readonly transport: InitiatorTransport };
+
+/** The same over one transport. A redirect stays with it: the target names the portal that it means for it. */
+async function openOver(
+  options: OptionsOver,
+  portal: Portal,
+  login: LoginPurpose,
+  signal: AbortSignal | undefined,
 ): Promise<Connection> {
   let at = portal;
   let movedTo: Portal | undefined;
@@ -94,9 +119,9 @@ type LoginOutcome =
   | { readonly type: 'try-other-algorithms'; readonly algorithms: readonly ChapAlgorithm[]; readonly refusal: unknown };
 
 async function logIn(
-  options: ConnectionOptions,
+  options: OptionsOver,
   portal: Portal,
-  login: { readonly sessionType: 'normal' | 'discovery'; readonly targetName?: string; readonly timeoutMs: number },
+  login: LoginPurpose,
   signal: AbortSignal | undefined,
 ): Promise<LoginOutcome> {
   const deadline = options.clock.now() + login.timeoutMs;
