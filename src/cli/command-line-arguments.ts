@@ -1,6 +1,7 @@
 /** Options as yargs parsed them, read one by one with their types; what does not fit is a `UsageError`. */
 
 import { type OptionName, optionNames, parseOption, type SomeOptions } from '../config/options.ts';
+import { readPortal } from '../config/portal.ts';
 import { DURATION_FORM, parseDuration } from '../config/quantity.ts';
 import type { ChapSources } from '../config/secrets.ts';
 import type { CommandLineSettings } from '../config/settings.ts';
@@ -86,7 +87,7 @@ export class CommandLineArguments {
   /** What says where to log in and how. `portals`: in place of `--portal`. */
   settings(instead: { readonly portals?: readonly string[] } = {}): CommandLineSettings {
     return {
-      portals: (instead.portals ?? this.texts('portal')).map(portalOf),
+      portals: (instead.portals ?? this.texts('portal')).map((text) => portalOf(text, readPortal)),
       targetNames: this.texts('target').map((name) => {
         if (!isValidIscsiName(name)) throw notAName('--target', name);
         return name;
@@ -103,13 +104,13 @@ export class CommandLineArguments {
 export function parseListen(text: string): Endpoint {
   const match = /^(.*):0$/.exec(text);
   const port0 = match !== null;
-  const { host, port } = portalOf(port0 ? `${match[1]}:1` : text);
+  const { host, port } = portalOf(port0 ? `${match[1]}:1` : text, parsePortal);
   return { host, port: port0 ? 0 : port };
 }
 
-function portalOf(text: string): Portal {
+function portalOf(text: string, read: (text: string) => Portal): Portal {
   try {
-    return parsePortal(text);
+    return read(text);
   } catch (error) {
     throw asUsage(error);
   }

@@ -145,6 +145,8 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
 const LOGIN_OPTIONS = [
   'initiator-name',
   'transport',
+  'iser-port',
+  'iwarp-crc',
   'header-digest',
   'data-digest',
   'login-timeout',
@@ -156,7 +158,11 @@ const DIGEST_OPTION = {
   defaultDescription: 'prefer',
   requiresArg: true,
 } as const;
-const PORTAL_POSITIONAL = { type: 'string', demandOption: true, describe: 'HOST, HOST:PORT or [IPV6]:PORT' } as const;
+const PORTAL_POSITIONAL = {
+  type: 'string',
+  demandOption: true,
+  describe: 'HOST, HOST:PORT or [IPV6]:PORT[,iser-port=PORT]',
+} as const;
 
 function mountGrammar(it: Argv): Argv {
   return withChap(withOptions(withFilters(withPortals(it)), optionNames))
@@ -235,7 +241,7 @@ function withPortals(it: Argv): Argv {
     type: 'string',
     requiresArg: true,
     group: 'What:',
-    describe: 'HOST[:PORT] to ask for targets; repeatable',
+    describe: 'HOST[:PORT][,iser-port=PORT] to ask for targets; repeatable',
   });
 }
 

@@ -9,10 +9,10 @@ import { readFile, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Document, isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument, type YAMLMap } from 'yaml';
 import { IserfsError } from '../errors.ts';
-import { isValidIscsiName, type Portal, parsePortal } from '../iser/iscsi/name.ts';
+import { isValidIscsiName, type Portal } from '../iser/iscsi/name.ts';
 import { lunLabel, parseLun } from '../scsi/lun.ts';
-import type { SomeOptions } from './options.ts';
-import { isOptionName, optionNames, parseOption } from './options.ts';
+import { isOptionName, type OptionName, type OptionValues, optionNames, parseOption, type SomeOptions } from './options.ts';
+import { readPortal } from './portal.ts';
 import { type ChapSources, systemReason } from './secrets.ts';
 import { configurationPaths, type Environment } from './xdg.ts';
 
@@ -21,6 +21,8 @@ export interface TargetEntry {
   readonly name: string;
   /** Empty: reached at the file's or the command line's portals. */
   readonly portals: readonly Portal[];
+  /** Where its portals offer iSER; undefined: as for the others. */
+  readonly iserPort: number | undefined;
   readonly chap: ChapSources;
   /** Labels of the LUNs to show; undefined for all. */
   readonly luns: readonly string[] | undefined;
@@ -77,7 +79,7 @@ type ChapKey = keyof typeof CHAP_KEYS;
 const chapKeys = Object.keys(CHAP_KEYS) as ChapKey[];
 
 const TOP_KEYS = ['portals', 'targets', ...chapKeys, ...optionNames];
-const TARGET_KEYS = ['name', 'portals', 'luns', ...chapKeys];
+const TARGET_KEYS = ['name', 'portals', 'iser-port', 'luns', ...chapKeys];
 
 /** One pass over the document; every complaint knows its line. */
 class Reader {
@@ -115,16 +117,18 @@ class Reader {
     if (!isMap(item)) throw this.#bad(item, 'targets: expected entries with a "name:"');
     let name: string | undefined;
     let portals: Portal[] = [];
+    let iserPort: number | undefined;
     let luns: string[] | undefined;
     const chap: { -readonly [K in keyof ChapSources]: string } = {};
     for (const { key, keyNode, value } of this.#entries(item, TARGET_KEYS)) {
       if (key === 'name') name = this.#iscsiName(value ?? keyNode);
       else if (key === 'portals') portals = this.#list(keyNode, value, 'portals').map((each) => this.#portal(each));
+      else if (key === 'iser-port') iserPort = this.#option(key, keyNode, value);
       else if (key === 'luns') luns = this.#list(keyNode, value, 'luns').map((each) => this.#lun(each));
       else if (isChapKey(key)) chap[CHAP_KEYS[key]] = this.#chapValue(key, keyNode, value);
     }
     if (name === undefined) throw this.#bad(item, 'targets: an entry has no "name"');
-    return { name, portals, chap, luns };
+    return { name, portals, iserPort, chap, luns };
   }
 
   /** The pairs of `map`, refusing keys that are not `allowed`. */
@@ -146,7 +150,7 @@ class Reader {
     const text = this.#text(item);
     if (text === undefined) throw this.#bad(item, 'portals: expected HOST or HOST:PORT');
     try {
-      return parsePortal(text);
+      return readPortal(text);
     } catch (error) {
       throw this.#bad(item, `portals: ${messageOf(error)}`);
     }
@@ -168,7 +172,7 @@ class Reader {
     throw this.#bad(value, 'name: expected an iSCSI name such as iqn.2024-01.com.example:disks');
   }
 
-  #option(key: keyof SomeOptions, keyNode: Node, value: Node | null): unknown {
+  #option<K extends OptionName>(key: K, keyNode: Node, value: Node | null): OptionValues[K] {
     try {
       return parseOption(key, isScalar(value) ? value.value : undefined);
     } catch (error) {

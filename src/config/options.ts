@@ -5,6 +5,7 @@
  */
 
 import { isValidIscsiName } from '../iser/iscsi/name.ts';
+import { PORT_FORM, parsePort } from './portal.ts';
 import { DURATION_FORM, formatDuration, formatSize, parseDuration, parseSize, SIZE_FORM } from './quantity.ts';
 
 /** One option. `parse` takes what YAML or argv gave and throws an Error that says what was expected. */
@@ -23,7 +24,14 @@ export interface Option<T> {
 }
 
 export const mountOptions = {
-  transport: choice('Transport', ['auto', 'iser', 'iwarp', 'verbs', 'tcp'], 'auto', 'How iSCSI is carried'),
+  transport: choice(
+    'Transport',
+    ['auto', 'iser', 'iwarp', 'verbs', 'tcp'],
+    'auto',
+    'How data travels: auto is RDMA where a device leads to the target, else TCP; iser is RDMA by a device, else by software (iwarp)',
+  ),
+  'iser-port': iserPort(),
+  'iwarp-crc': choice('Transport', ['on', 'off'], 'on', 'CRC32C over what iwarp carries'),
   'header-digest': choice('Transport', ['none', 'prefer', 'require'], 'none', 'CRC32C over PDU headers (TCP)'),
   'data-digest': choice('Transport', ['none', 'prefer', 'require'], 'none', 'CRC32C over PDU data (TCP)'),
   'initiator-name': initiatorName(),
@@ -152,6 +160,22 @@ function initiatorName(): Option<string | undefined> {
     fallbackText: undefined,
     format: (value) => value ?? '',
     group: 'Access',
+  };
+}
+
+function iserPort(): Option<number | undefined> {
+  return {
+    parse: (value) => {
+      const port = isScalar(value) ? parsePort(String(value)) : undefined;
+      if (port === undefined) throw new Error(`expected ${PORT_FORM}`);
+      return port;
+    },
+    fallback: undefined,
+    describe: "Where portals offer iSER, if not at the port that they are named with; a portal's own ,iser-port= wins",
+    placeholder: 'PORT',
+    fallbackText: undefined,
+    format: (value) => value?.toString() ?? '',
+    group: 'Transport',
   };
 }
 

@@ -10,6 +10,7 @@ import { IserfsError } from '../errors.ts';
 import { normalizeIscsiName, type Portal } from '../iser/iscsi/name.ts';
 import { type FileSettings, loadConfiguration, type TargetEntry } from './config.ts';
 import { mergeOptions, type OptionValues, type SomeOptions } from './options.ts';
+import { withIserPort } from './portal.ts';
 import { type ChapSettings, type ChapSources, resolveChap } from './secrets.ts';
 import type { Environment } from './xdg.ts';
 
@@ -127,6 +128,8 @@ function whatToReach(
   commandLine: CommandLineSettings,
   file: FileSettings | undefined,
 ): { discover: readonly Portal[]; targets: readonly DirectTarget[] } {
+  const given = commandLine.options['iser-port'];
+  const common = given ?? file?.options['iser-port'];
   const portals = commandLine.portals.length > 0 ? commandLine.portals : (file?.portals ?? []);
   const entries = file?.targets ?? [];
   const named = commandLine.targetNames.map(
@@ -134,6 +137,7 @@ function whatToReach(
       entries.find((entry) => normalizeIscsiName(entry.name) === normalizeIscsiName(name)) ?? {
         name,
         portals: [],
+        iserPort: undefined,
         chap: {},
         luns: undefined,
       },
@@ -141,7 +145,10 @@ function whatToReach(
   const wanted: readonly TargetEntry[] = named.length > 0 ? named : commandLine.portals.length > 0 ? [] : entries;
   const targets = wanted.map((entry) => ({
     name: entry.name,
-    portals: commandLine.portals.length === 0 && entry.portals.length > 0 ? entry.portals : portals,
+    portals: withIserPort(
+      commandLine.portals.length === 0 && entry.portals.length > 0 ? entry.portals : portals,
+      given ?? entry.iserPort ?? common,
+    ),
   }));
   const homeless = targets.find((target) => target.portals.length === 0);
   if (homeless !== undefined) {
@@ -157,5 +164,5 @@ function whatToReach(
           : `Add --portal HOST[:PORT], or portals in ${file.path}.`,
     });
   }
-  return { discover: targets.length > 0 ? [] : portals, targets };
+  return { discover: targets.length > 0 ? [] : withIserPort(portals, common), targets };
 }

@@ -46,10 +46,29 @@ targets:
       {
         name: 'iqn.2024-01.com.example:db',
         portals: [{ host: '192.0.2.9', port: 3260 }],
+        iserPort: undefined,
         luns: ['0', '3'],
         chap: { user: 'db', secret: 'a long secret' },
       },
     ]);
+  });
+
+  it('says where iSER is offered: for all, for one target, for one portal', () => {
+    const settings = parse(`
+transport: iser
+iser-port: 3261
+iwarp-crc: off
+portals: ['san:3260,iser-port=3262', '[2001:db8::1]:3260, iser-port=3263']
+targets:
+  - name: iqn.2024-01.com.example:db
+    iser-port: 3264
+`);
+    expect(settings.options).toEqual({ transport: 'iser', 'iser-port': 3261, 'iwarp-crc': 'off' });
+    expect(settings.portals).toEqual([
+      { host: 'san', port: 3260, iserPort: 3262 },
+      { host: '2001:db8::1', port: 3260, iserPort: 3263 },
+    ]);
+    expect(settings.targets).toMatchObject([{ iserPort: 3264 }]);
   });
 
   it('may be JSON, indented by tabs', () => {
@@ -65,6 +84,11 @@ targets:
     ['cache-size: lots\n', `${PATH}:1: cache-size: expected a size such as 512, 64M, 1G or 3T`],
     ['\nread-only: "yes"\n', `${PATH}:2: read-only: expected true or false`],
     ['transport: fast', `${PATH}:1: transport: expected one of auto, iser, iwarp, verbs, tcp`],
+    ['iser-port: 0', `${PATH}:1: iser-port: expected a port from 1 to 65535`],
+    ['targets:\n  - name: iqn.2024-01.x:a\n    iser-port: x', `${PATH}:3: iser-port: expected a port from 1 to 65535`],
+    ['portals: ["san,iser-port=70000"]', `${PATH}:1: portals: san,iser-port=70000: iser-port: expected a port from 1 to 65535`],
+    ['portals: ["san,iserport=1"]', `${PATH}:1: portals: "san,iserport=1" is no portal`],
+    ['iwarp-crc: maybe', `${PATH}:1: iwarp-crc: expected one of on, off`],
     ['portals: 192.0.2.1', `${PATH}:1: portals: expected a list`],
     ['portals:\n  - good\n  - {}', `${PATH}:3: portals: expected HOST or HOST:PORT`],
     ['portals:\n  - "bad host"', `${PATH}:2: portals: "bad host" is no portal`],

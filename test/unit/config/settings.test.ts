@@ -62,6 +62,51 @@ describe('what is to be reached', () => {
   });
 });
 
+describe('the port of iSER', () => {
+  const config = `
+iser-port: 1
+portals: [san]
+targets:
+  - name: ${DB}
+    portals: ['other,iser-port=3', third]
+    iser-port: 2
+  - name: iqn.2024-01.x:b
+`;
+  const third = { host: 'third', port: 3260 };
+
+  it("is the portal's own, else the target's, else the one for all", async () => {
+    const { settings } = await resolveWith(config, {});
+    expect(settings.targets).toEqual([
+      {
+        name: DB,
+        portals: [
+          { ...OTHER, iserPort: 3 },
+          { ...third, iserPort: 2 },
+        ],
+      },
+      { name: 'iqn.2024-01.x:b', portals: [{ ...SAN, iserPort: 1 }] },
+    ]);
+  });
+
+  it("of the command line wins over the file's, but not over a portal's own", async () => {
+    const { settings } = await resolveWith(config, { options: { 'iser-port': 9 } });
+    expect(settings.targets.flatMap(({ portals }) => portals.map(({ iserPort }) => iserPort))).toEqual([3, 9, 9]);
+  });
+
+  it('goes along to discovery', async () => {
+    const { settings } = await resolveWith(config, { portals: [{ ...OTHER, iserPort: 7 }, SAN] });
+    expect(settings.discover).toEqual([
+      { ...OTHER, iserPort: 7 },
+      { ...SAN, iserPort: 1 },
+    ]);
+  });
+
+  it('is not there where nobody names one', async () => {
+    const { settings } = await resolveWith('portals: [san]', {});
+    expect(settings.discover).toEqual([SAN]);
+  });
+});
+
 describe('options', () => {
   it('come from the command line, then from the file, then from the defaults', async () => {
     const { settings } = await resolveWith('portals: [san]\ncache-size: 1G\nread-only: true\n', {
