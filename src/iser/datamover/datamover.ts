@@ -16,6 +16,8 @@ export type KeyOffers = Readonly<Record<string, string>>;
 
 /** Negotiated values that govern data movement. They hold from the first full-feature phase PDU on. */
 export interface DataParameters {
+  /** The outcome of RDMAExtensions, where this end offered it; undefined where not, as in a discovery session. */
+  readonly rdmaExtensions?: boolean;
   readonly headerDigest: boolean;
   readonly dataDigest: boolean;
   /** Largest data segment that the peer takes (its MaxRecvDataSegmentLength). */

@@ -12,6 +12,7 @@ import { IserfsError } from '../../errors.ts';
 import { BHS_LENGTH, NO_BYTES, type Pdu } from '../iscsi/pdu.ts';
 import type { ByteChannel, ChannelUser, OutgoingPdu } from './byte-channel.ts';
 import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
+import { endsLogin } from './end-of-login.ts';
 import { type DigestPolicy, type StreamOptions, streamKeyOffers } from './stream-options.ts';
 import { type Digests, encodePdu, NO_DIGESTS, PduReader, type PduSink, type Placement } from './tcp-framer.ts';
 
@@ -20,9 +21,6 @@ const BATCH_LENGTH = 512 * 1024;
 /** Reading stops while more than this waits to be sent: a peer that asks without taking answers is left to wait. */
 const MAX_QUEUED_PDUS = 4096;
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
-
-/** NSG of a login that ends with this PDU. */
-const FULL_FEATURE_PHASE = 3;
 
 /** Why nothing is read at present. */
 type Pause =
@@ -312,10 +310,6 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
 
 /** Where bytes go that nobody wants any more. */
 const DRAIN = new Uint8Array(64 * 1024);
-
-function endsLogin(pdu: Pdu): boolean {
-  return pdu.opcode === 'login-response' && pdu.transit && pdu.nsg === FULL_FEATURE_PHASE && pdu.statusClass === 0;
-}
 
 function requireDigest(key: string, policy: DigestPolicy, isAgreed: boolean): void {
   if (policy !== 'require' || isAgreed) return;

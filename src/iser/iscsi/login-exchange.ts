@@ -46,12 +46,25 @@ const DEFAULT_SESSION_KEYS: SessionKeys = {
 /** What iserfs does not vary: one connection, ErrorRecoveryLevel 0, data in order. */
 const FIXED_KEYS = { MaxConnections: '1', ErrorRecoveryLevel: '0', DataPDUInOrder: 'Yes', DataSequenceInOrder: 'Yes' } as const;
 
+/** Whether a data mover's keys are those of iSER, in a session that moves data. */
+export function isIser(offers: KeyOffers): boolean {
+  return offers['RDMAExtensions'] === 'Yes';
+}
+
 /** Everything that a side wants of a login, the data mover's keys first (they win). */
 export function wantsOf(offers: KeyOffers, sessionKeys: Partial<SessionKeys> = {}): Wants {
-  const chosen = { ...DEFAULT_SESSION_KEYS, ...sessionKeys };
+  const chosen = { ...DEFAULT_SESSION_KEYS, ...sessionKeys, ...(isIser(offers) ? iserSessionKeys(offers) : {}) };
   if (chosen.FirstBurstLength > chosen.MaxBurstLength) chosen.FirstBurstLength = chosen.MaxBurstLength;
   const texts = Object.fromEntries(Object.entries(chosen).map(([name, value]) => [name, formatValue(value)]));
   return { ...offers, ...FIXED_KEYS, ...texts, ...offers };
+}
+
+/**
+ * Over iSER unsolicited data comes in Sends, which fill a receive buffer of the target: only immediate data, and no
+ * longer than one. FirstBurstLength has to say so too: libiscsi (1.19) reads no answer to TargetRecvDataSegmentLength.
+ */
+function iserSessionKeys(offers: KeyOffers): Pick<SessionKeys, 'InitialR2T' | 'FirstBurstLength'> {
+  return { InitialR2T: true, FirstBurstLength: Number(offers['TargetRecvDataSegmentLength'] ?? MAX_LOGIN_DATA) };
 }
 
 /** What the agreed keys mean for moving data, seen from `role`. */
@@ -63,6 +76,7 @@ export function dataParameters(role: 'initiator' | 'target', keys: NegotiatedKey
   // With RDMAExtensions=Yes MaxRecvDataSegmentLength says nothing (RFC 7145 §6).
   const declared = Number(offers['MaxRecvDataSegmentLength'] ?? MAX_LOGIN_DATA);
   return {
+    ...(offers['RDMAExtensions'] === undefined ? {} : { rdmaExtensions: keys.RDMAExtensions }),
     headerDigest: keys.HeaderDigest === 'CRC32C',
     dataDigest: keys.DataDigest === 'CRC32C',
     maxSendDataSegmentLength: keys.RDMAExtensions ? sendLength : keys.MaxRecvDataSegmentLength,
