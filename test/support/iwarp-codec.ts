@@ -309,7 +309,7 @@ export function decodeTerminate(payload: Uint8Array): TerminateFields {
   };
 }
 
-/** `DDP/1/0`: layer, error type and error code in one word. */
+/** `DDP/1/0`: layer, error type and error code (decimal) in one word. */
 export function terminateName(fields: TerminateFields): string {
   return `${['RDMAP', 'DDP', 'LLP'][fields.layer] ?? fields.layer}/${fields.errorType}/${fields.errorCode}`;
 }
