@@ -23,8 +23,8 @@ export interface BlockTransferOptions {
   readonly epoch: () => number;
   /** The device as it is now. */
   readonly device: () => Characteristics;
-  /** Most bytes of one command, below the device's own limits. */
-  readonly maxTransfer: number;
+  /** Most bytes of one command at present, below the device's own limits. */
+  readonly maxTransfer: () => number;
 }
 
 /** How commands address the device. */
@@ -45,8 +45,8 @@ const MOST_REPETITIONS = 16;
 
 export class BlockTransfer {
   readonly #options: BlockTransferOptions;
-  /** How commands address the device that was looked at last. */
-  #formatted: { readonly device: Characteristics; readonly format: Format } | undefined;
+  /** How commands address the device that was looked at last, within the bound of then. */
+  #formatted: { readonly device: Characteristics; readonly maxTransfer: number; readonly format: Format } | undefined;
 
   constructor(options: BlockTransferOptions) {
     this.#options = options;
@@ -54,9 +54,8 @@ export class BlockTransfer {
 
   /** Fills `into` from `offset`; borrows it until the promise settles, also where it rejects early. */
   async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    const format = this.#format();
-    const run = coveringBlocks(offset, into.length, format.blockLength);
-    await forEachChunk(run, format, async (chunk) => {
+    const run = coveringBlocks(offset, into.length, this.#format().blockLength);
+    await this.#forEachChunk(run, async (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
       if (start >= 0 && end <= into.length) {
@@ -80,16 +79,19 @@ export class BlockTransfer {
     from: Uint8Array,
     options: { readonly signal?: AbortSignal | undefined; readonly fua: boolean },
   ): Promise<void> {
-    const format = this.#format();
-    const run = coveringBlocks(offset, from.length, format.blockLength);
-    await forEachChunk(run, format, async (chunk) => {
+    const { pool } = this.#options;
+    const run = coveringBlocks(offset, from.length, this.#format().blockLength);
+    await this.#forEachChunk(run, async (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
-      if (start >= 0 && end <= from.length) {
+      const isWhole = start >= 0 && end <= from.length;
+      if (isWhole && (!pool.isRegistered || pool.holds(from))) {
         await this.#writeBlocks(chunk, from.subarray(start, end), format, options);
         return;
       }
-      const staged = await this.#modify(chunk, start, from, format, options.signal);
+      const staged = isWhole
+        ? this.#stage(from.subarray(start, end))
+        : await this.#modify(chunk, start, from, format, options.signal);
       try {
         await this.#writeBlocks(chunk, staged.bytes, format, options);
       } finally {
@@ -121,6 +123,13 @@ export class BlockTransfer {
       }
     };
     await all(Array.from({ length: REPLAY_DEPTH }, worker));
+  }
+
+  /** A copy where the transport can send it from. */
+  #stage(data: Uint8Array): PoolBuffer {
+    const staged = this.#options.pool.acquire(data.length);
+    staged.bytes.set(data);
+    return staged;
   }
 
   /** The blocks of `chunk` as they will be: new data in the middle, what the device has at the edges. */
@@ -165,6 +174,7 @@ export class BlockTransfer {
     for (let repetition = 0; repetition < MOST_REPETITIONS; repetition++) {
       let issuedIn = -1;
       const onIssue = () => {
+        this.#checkLength(blocks, into.length);
         issuedIn = epoch();
       };
       await runner.run({ cdb, dataIn: into, lba, signal, onIssue }, passage);
@@ -190,6 +200,7 @@ export class BlockTransfer {
       await this.#issueWrite(chunk, data, format, {
         ...options,
         passage,
+        onIssue: () => this.#checkLength(chunk.blocks, data.length),
         onGood: () => {
           // The cache may have been switched on or off meanwhile: what holds is what the device says now.
           if (isVolatile()) retained.keep(offset, data);
@@ -209,10 +220,11 @@ export class BlockTransfer {
       readonly signal?: AbortSignal | undefined;
       readonly fua: boolean;
       readonly passage: Passage;
+      readonly onIssue?: () => void;
       readonly onGood?: () => void;
     },
   ): Promise<void> {
-    const { signal, fua, passage, onGood } = options;
+    const { signal, fua, passage, onIssue, onGood } = options;
     await this.#options.runner.run(
       {
         cdb: writeCdb({ lba, blocks, size: format.cdbSize, fua }),
@@ -220,41 +232,65 @@ export class BlockTransfer {
         changes: { offset: lba * format.blockLength, length: data.length },
         lba,
         signal,
+        ...(onIssue && { onIssue }),
         ...(onGood && { onGood }),
       },
       passage,
     );
   }
 
-  #format(): Format {
-    const device = this.#options.device();
-    if (this.#formatted?.device !== device) this.#formatted = { device, format: this.#formatOf(device) };
-    return this.#formatted.format;
+  /** All chunks side by side. A run that is one command goes without the machinery for several. */
+  #forEachChunk(run: BlockRun, move: MoveChunk): Promise<void> {
+    const format = this.#format();
+    if (run.blocks <= format.chunkBlocks) return this.#moveChunk(run, format, move);
+    return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map((chunk) => this.#moveChunk(chunk, format, move)));
   }
 
-  #formatOf({ capacity, limits }: Characteristics): Format {
-    const { blockLength, lastLba } = capacity;
-    const cdbSize = lastLba > LAST_LBA_OF_10 ? 16 : 10;
-    const optimalBlocks = limits?.optimalTransferLength ?? 0;
-    const granularityBlocks = limits?.optimalTransferLengthGranularity ?? 0;
-    const wanted = Math.max(1, Math.floor(Math.min(MAX_RUN, this.#options.maxTransfer) / blockLength));
-    return {
-      blockLength,
-      cdbSize,
-      chunkBlocks: chunkBlocks(cdbSize === 10 ? Math.min(wanted, MOST_BLOCKS_OF_10) : wanted, {
-        maximumBlocks: limits?.maximumTransferLength ?? 0,
-        optimalBlocks: optimalBlocks * blockLength >= LEAST_OPTIMAL_BYTES ? optimalBlocks : 0,
-        granularityBlocks,
-      }),
-      alignment: Math.max(1, granularityBlocks, 2 ** capacity.logicalBlocksPerPhysicalBlockExponent),
-    };
+  async #moveChunk(chunk: BlockRun, format: Format, move: MoveChunk): Promise<void> {
+    try {
+      await move(chunk, format);
+    } catch (error) {
+      if (!(error instanceof BoundLowered)) throw error;
+      await this.#forEachChunk(chunk, move);
+    }
+  }
+
+  /** A command may wait for a session, and meet one whose transport takes less than the one for which it was cut. */
+  #checkLength(blocks: number, length: number): void {
+    if (blocks > 1 && length > this.#options.maxTransfer()) throw new BoundLowered();
+  }
+
+  #format(): Format {
+    const device = this.#options.device();
+    const maxTransfer = this.#options.maxTransfer();
+    if (this.#formatted?.device !== device || this.#formatted.maxTransfer !== maxTransfer) {
+      this.#formatted = { device, maxTransfer, format: formatOf(device, maxTransfer) };
+    }
+    return this.#formatted.format;
   }
 }
 
-/** All chunks side by side. A run that is one command goes without the machinery for several. */
-function forEachChunk(run: BlockRun, format: Format, move: (chunk: BlockRun) => Promise<void>): Promise<void> {
-  if (run.blocks <= format.chunkBlocks) return move(run);
-  return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map(move));
+type MoveChunk = (chunk: BlockRun, format: Format) => Promise<void>;
+
+/** This command must be cut into shorter ones. Never leaves this file. */
+class BoundLowered extends Error {}
+
+function formatOf({ capacity, limits }: Characteristics, maxTransfer: number): Format {
+  const { blockLength, lastLba } = capacity;
+  const cdbSize = lastLba > LAST_LBA_OF_10 ? 16 : 10;
+  const optimalBlocks = limits?.optimalTransferLength ?? 0;
+  const granularityBlocks = limits?.optimalTransferLengthGranularity ?? 0;
+  const wanted = Math.max(1, Math.floor(Math.min(MAX_RUN, maxTransfer) / blockLength));
+  return {
+    blockLength,
+    cdbSize,
+    chunkBlocks: chunkBlocks(cdbSize === 10 ? Math.min(wanted, MOST_BLOCKS_OF_10) : wanted, {
+      maximumBlocks: limits?.maximumTransferLength ?? 0,
+      optimalBlocks: optimalBlocks * blockLength >= LEAST_OPTIMAL_BYTES ? optimalBlocks : 0,
+      granularityBlocks,
+    }),
+    alignment: Math.max(1, granularityBlocks, 2 ** capacity.logicalBlocksPerPhysicalBlockExponent),
+  };
 }
 
 /** Settles when the last one has, so that borrowed memory is free then; rejects with the first failure. */

@@ -42,12 +42,22 @@ export class BufferPool {
   /** Per run length: arenas of that length that have a free run. */
   readonly #available = new Map<number, Set<Arena>>();
   readonly #idle: Arena[] = [];
+  readonly #buffers = new Set<ArrayBufferLike>();
   #bytesInUse = 0;
-  #arenaCount = 0;
 
   constructor(source: ArenaSource = ordinaryMemory) {
     this.#source = source;
     for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Set());
+  }
+
+  /** Whether a transport can move data in and out of this memory by itself: what it is to send had best be here. */
+  get isRegistered(): boolean {
+    return this.#source !== ordinaryMemory;
+  }
+
+  /** Whether `bytes` lie in this pool's memory. */
+  holds(bytes: Uint8Array): boolean {
+    return this.#buffers.has(bytes.buffer);
   }
 
   /** Bytes in runs that have an owner, rounded up to run lengths. */
@@ -57,7 +67,7 @@ export class BufferPool {
 
   /** Bytes in arenas, used or not. */
   get bytesAllocated(): number {
-    return this.#arenaCount * MAX_RUN;
+    return this.#buffers.size * MAX_RUN;
   }
 
   /** A run of 1 to `MAX_RUN` bytes with undefined contents; `bytes` is exactly `length` long. */
@@ -85,7 +95,7 @@ export class BufferPool {
     let arena = this.#idle.pop();
     if (arena === undefined) {
       arena = { buffer: this.#source.allocate(MAX_RUN), runLength, freeOffsets: [] };
-      this.#arenaCount++;
+      this.#buffers.add(arena.buffer);
     }
     arena.runLength = runLength;
     arena.freeOffsets = [];
@@ -107,7 +117,7 @@ export class BufferPool {
       this.#idle.push(arena);
       return;
     }
-    this.#arenaCount--;
+    this.#buffers.delete(arena.buffer);
     this.#source.free(arena.buffer);
   }
 }

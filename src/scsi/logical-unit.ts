@@ -36,8 +36,8 @@ export interface LogicalUnitOptions {
   /** Writes are refused whatever the device says. */
   readonly readOnly: boolean;
   readonly commandTimeoutMs: number;
-  /** Most bytes of one command; at most `MAX_RUN`, which is the default. */
-  readonly maxTransfer?: number;
+  /** Most bytes of one command at present, which may change with the session; at most `MAX_RUN`, which undefined stands for. */
+  readonly maxTransfer?: () => number | undefined;
   /** Most bytes of copies of writes that may be in a volatile cache only; 64 MiB by default. */
   readonly retainedLimit?: number;
   /** Most commands in flight; 32 by default. */
@@ -169,7 +169,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       gate: this.#gate,
       epoch: () => this.#recovery.epoch,
       device: () => this.#known.disk,
-      maxTransfer: options.maxTransfer ?? MAX_RUN,
+      maxTransfer: () => options.maxTransfer?.() ?? MAX_RUN,
     });
     this.#flush = new CacheFlush({
       retained: this.#retained,

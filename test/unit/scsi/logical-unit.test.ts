@@ -210,6 +210,76 @@ describe('reading and writing', () => {
     expect(Math.max(...lengths)).toBe(16);
   });
 
+  it('cuts what waits for a session anew where the next one takes less per command', async () => {
+    let bound: number | undefined;
+    const bench = new Bench(plainDisk, { latencyMs: () => 50 }, { maxTransfer: () => bound });
+    const unit = await bench.attach();
+    const data = counting(64 * 512 + 100);
+    const writing = unit.write(1000, data);
+    const into = new Uint8Array(128 * 512);
+    const reading = unit.read(1024 * 512, into);
+    await bench.clock.advance(20);
+    expect(bench.port.received.filter(({ opcode }) => opcode === READ_10)).not.toEqual([]);
+    bench.port.loseNexus();
+    bound = 16 * 512;
+    bench.port.establish();
+    await bench.soon(Promise.all([writing, reading]));
+    const afterwards = bench.port.received.filter(({ opcode, nexus }) => nexus === 2 && [READ_10, WRITE_10].includes(opcode));
+    const lengths = afterwards.map(({ cdb }) => new DataView(cdb.buffer).getUint16(7));
+    expect(Math.max(...lengths)).toBe(16);
+    expect(await bench.readBytes(unit, 1000, data.length)).toEqual(data);
+    expect(into).toEqual(bench.port.contents().slice(1024 * 512, (1024 + 128) * 512));
+    expect(bench.port.violations).toEqual([]);
+  });
+
+  it('writes again within the bound of the session that it writes over', async () => {
+    let bound: number | undefined;
+    const bench = new Bench(volatileDisk, {}, { maxTransfer: () => bound });
+    const unit = await bench.attach();
+    const data = counting(64 * 512);
+    await bench.soon(unit.write(0, data));
+    bench.port.crash();
+    bound = 16 * 512;
+    bench.port.establish();
+    await bench.soon(unit.flush());
+    const again = bench.port.received.filter(({ opcode, nexus }) => nexus === 2 && opcode === WRITE_10);
+    expect(again.map(({ cdb }) => new DataView(cdb.buffer).getUint16(7))).toEqual([16, 16, 16, 16]);
+    expect(bench.port.contents().slice(0, data.length)).toEqual(data);
+  });
+
+  it('sends what is written from the memory of a pool that a transport knows', async () => {
+    const arenas = new Set<ArrayBufferLike>();
+    const pool = new BufferPool({
+      allocate: (length) => {
+        const arena = new ArrayBuffer(length);
+        arenas.add(arena);
+        return arena;
+      },
+      free: () => {},
+    });
+    const bench = new Bench(volatileDisk, {}, { pool });
+    const sources: boolean[] = [];
+    bench.port.inject = ({ dataOut, dataIn, cdb }) => {
+      if ([READ_10, WRITE_10].includes(cdb[0] ?? 0)) sources.push(arenas.has((dataOut ?? dataIn ?? new Uint8Array()).buffer));
+      return undefined;
+    };
+    const unit = await bench.attach();
+    const data = counting(5000);
+    await bench.soon(unit.write(4096, data)); // the last block in part: read, changed, written
+    await bench.soon(unit.write(100, data));
+    const staged = pool.acquire(4096);
+    staged.bytes.set(counting(4096));
+    const used = pool.bytesInUse;
+    await bench.soon(unit.write(64 * 1024, staged.bytes));
+    expect(pool.bytesInUse - used).toBe(4096); // the retained copy alone
+    staged.release();
+    bench.port.crash();
+    bench.port.establish();
+    await bench.soon(unit.flush());
+    expect(sources.length).toBeGreaterThan(8);
+    expect(sources).not.toContain(false);
+  });
+
   it('uses the 10-byte commands below 2 TiB and the 16-byte ones on larger disks', async () => {
     const small = new Bench({ ...plainDisk, claimedBlocks: 2n ** 32n });
     const large = new Bench({ ...plainDisk, claimedBlocks: 2n ** 32n + 1n });
