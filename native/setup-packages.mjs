@@ -10,7 +10,7 @@ import { runLogged, SetupError, say } from './setup-report.mjs';
 
 /**
  * @typedef {object} Need
- * @property {string} group run | demo | test, or addon and compiler (asked for by name only)
+ * @property {string} group run | demo | test | rdma, or addon and compiler (asked for by name only)
  * @property {readonly string[]} packages Debian's names for it, the newest release's first
  * @property {string} why
  * @property {() => boolean} isThere
@@ -57,6 +57,20 @@ const needs = [
     libraryFolders.some((folder) => existsSync(`${folder}/qemu/block-iscsi.so`)),
   ),
   need('test', ['util-linux'], 'unshare and setpriv, for tests as an unprivileged user', program('unshare', 'setpriv')),
+  need(
+    'rdma',
+    ['qemu-system-x86'],
+    'qemu-system-x86_64, which emulates the machine with RDMA devices',
+    program('qemu-system-x86_64'),
+  ),
+  need('rdma', ['mmdebstrap'], "mmdebstrap, which makes that machine's root file system", program('mmdebstrap')),
+  need('rdma', ['squashfs-tools'], 'mksquashfs, which packs it', program('mksquashfs')),
+  need('rdma', ['cpio'], 'cpio, which packs those', program('cpio')),
+  need('rdma', ['xz-utils'], 'xz, which unpacks the kernel and its source', program('xz')),
+  need('rdma', ['make'], "make, to build siw, the kernel's iWARP in software", program('make')),
+  need('rdma', ['gcc-12'], "the compiler of Debian's kernel, likewise", program('gcc-12')),
+  need('rdma', ['libelf1t64', 'libelf1'], "libelf.so.1, which the kernel's build tools are linked to", library('libelf.so.1')),
+  need('rdma', ['binutils'], 'strip, likewise', program('strip')),
   need('compiler', ['gcc'], 'a C compiler, for the FUSE addon', program('cc')),
   need('compiler', ['libc6-dev'], "the C library's headers, for the FUSE addon", () => existsSync('/usr/include/stdio.h')),
   need('compiler', ['libfuse-dev'], "libfuse 2's headers, for the FUSE addon", () => existsSync('/usr/include/fuse/fuse.h')),

@@ -3,7 +3,7 @@
  * The set-up that `npm run demo` and `npm test` begin with: brings a bare machine (Node and npm, nothing else) to where iserfs
  * runs, and does nothing when all is there. Plain ECMAScript without dependencies, because it runs before there are any.
  *
- *   node native/setup.mjs run|demo|test     npm dependencies, Debian packages of that group, the addon, the build
+ *   node native/setup.mjs run|demo|test|rdma     npm dependencies, Debian packages of that group, the addon, the build
  *   node native/setup.mjs addon             only checks the FUSE addon, and compiles it where no prebuilt one loads
  *
  * Whatever it starts writes to a log file whose path is printed when something fails; its own lines go to stderr.
@@ -19,7 +19,7 @@ import { installPackages, missingNeeds } from './setup-packages.mjs';
 import { runLogged, SetupError, say } from './setup-report.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const groups = ['run', 'demo', 'test'];
+const groups = ['run', 'demo', 'test', 'rdma'];
 
 try {
   main(process.argv[2] ?? 'run');
