@@ -59,6 +59,15 @@ function targetFamilies({ targets }: MountSnapshot): Family[] {
       'Whether there is a session with the target.',
       each((target) => (target.session?.state === 'logged-in' ? 1 : 0)),
     ),
+    gauge(
+      'iserfs_target_transport_info',
+      'How the session with the target is carried; the value is always 1.',
+      targets.flatMap(({ name, session }) =>
+        session === undefined
+          ? []
+          : [{ labels: { target: name, transport: session.transport, ...traitLabels(session.traits) }, value: 1 }],
+      ),
+    ),
     counter(
       'iserfs_target_reconnects_total',
       'Sessions established after the first.',
@@ -75,6 +84,13 @@ function targetFamilies({ targets }: MountSnapshot): Family[] {
       each(({ session }) => session?.commandsQueued),
     ),
   ];
+}
+
+/** What a transport says of its connection, under names that labels may have. */
+function traitLabels(traits: Readonly<Record<string, string | number | boolean>>): Labels {
+  return Object.fromEntries(
+    Object.entries(traits).map(([name, value]) => [name.toLowerCase().replace(/[^a-z0-9]+/g, '_'), String(value)]),
+  );
 }
 
 const LUN_COUNTERS: readonly (readonly [name: string, help: string, value: (counters: LunCounters) => number])[] = [

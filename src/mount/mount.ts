@@ -23,6 +23,7 @@ import { MountedTarget } from './mounted-target.ts';
 import type { MountSnapshot } from './snapshot.ts';
 import { planTargets } from './target-plan.ts';
 import { renderText } from './text-files.ts';
+import { Transports } from './transports.ts';
 
 /** What is said of a mount when its tree is there. */
 export interface ReadyReport {
@@ -53,7 +54,8 @@ export class Mount {
   readonly #mountpoint: string;
   readonly #startedAt = new Date();
   readonly #startedMs = systemClock.now();
-  readonly #pool = new BufferPool();
+  readonly #transports: Transports;
+  readonly #pool: BufferPool;
   readonly #cache: BlockCache;
   readonly #tree: Tree;
   readonly #operations: Operations;
@@ -91,6 +93,8 @@ export class Mount {
     this.#settings = settings;
     this.#context = context;
     this.#mountpoint = mountpoint;
+    this.#transports = new Transports(options, { log: context.log });
+    this.#pool = new BufferPool(this.#transports.memory);
     this.#cache = new BlockCache({ pool: this.#pool, bytes: options['cache-size'], readahead: options.readahead });
     this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
     this.#operations = new Operations({
@@ -187,7 +191,8 @@ export class Mount {
     const cancelTimer = systemClock.schedule(bound, () => timeUp.abort(new Error(`no answer within ${bound / 1000} s`)));
     const limit = AbortSignal.any([signal, timeUp.signal]);
     try {
-      const plan = await planTargets(this.#settings, initiatorName, limit);
+      const transports = this.#transports;
+      const plan = await planTargets(this.#settings, { initiatorName, transports, signal: limit });
       this.#notes.push(...plan.failures.map(describeError), ...plan.notes);
       for (const note of this.#notes) log(note);
       this.#targets = plan.targets.map(
@@ -197,6 +202,7 @@ export class Mount {
             {
               settings: this.#settings,
               initiatorName,
+              transports,
               pool: this.#pool,
               cache: this.#cache,
               clock: systemClock,

@@ -7,6 +7,7 @@
 import { type Clock, sleep } from '../clock.ts';
 import { type ConnectionSettings, chapFor, type DirectTarget, wantsLun } from '../config/settings.ts';
 import { describeError, errorCode, IserfsError } from '../errors.ts';
+import type { TransportChoice } from '../iser/datamover/transport-choice.ts';
 import { Initiator } from '../iser/initiator.ts';
 import { normalizeIscsiName } from '../iser/iscsi/name.ts';
 import { quirksOf } from '../iser/iscsi/peer-quirks.ts';
@@ -19,10 +20,12 @@ import { reportLuns } from '../scsi/scan.ts';
 import { MountedLun } from './mounted-lun.ts';
 import { connectionOptions } from './sessions.ts';
 import type { TargetSnapshot } from './snapshot.ts';
+import type { Transports } from './transports.ts';
 
 export interface TargetContext {
   readonly settings: ConnectionSettings;
   readonly initiatorName: string;
+  readonly transports: Transports;
   readonly pool: BufferPool;
   readonly cache: BlockCache;
   readonly clock: Clock;
@@ -47,6 +50,7 @@ export class MountedTarget {
   readonly attempted: Promise<void>;
   readonly #request: DirectTarget;
   readonly #context: TargetContext;
+  readonly #transport: TransportChoice;
   readonly #closing = new AbortController();
   readonly #luns = new Map<Lun, MountedLun>();
   /** What the target listed last, wanted or not. */
@@ -64,6 +68,7 @@ export class MountedTarget {
     this.name = request.name;
     this.#request = request;
     this.#context = context;
+    this.#transport = context.transports.forLogin();
     this.attempted = this.#firstAttempt(signal);
   }
 
@@ -88,6 +93,7 @@ export class MountedTarget {
       state: session?.state ?? (this.#failure === undefined ? 'connecting' : 'unavailable'),
       problem: problem ?? (session?.state === 'logged-in' ? undefined : session?.lastError),
       session,
+      transportFallback: session === undefined ? undefined : this.#transport.fallbackReason,
       luns: this.luns.map((lun) => lun.snapshot()),
     };
   }
@@ -112,9 +118,10 @@ export class MountedTarget {
     const { settings, initiatorName, clock, log } = this.#context;
     try {
       const { options } = settings;
+      const chap = chapFor(settings, this.name);
       const initiator = await Initiator.connect(
         {
-          ...connectionOptions(settings, initiatorName, chapFor(settings, this.name), clock),
+          ...connectionOptions(settings, { initiatorName, transport: this.#transport, chap, clock }),
           targetName: this.name,
           portals: this.#request.portals,
           commandTimeoutMs: options['command-timeout'],
@@ -259,6 +266,7 @@ export class MountedTarget {
     try {
       const unit = await LogicalUnit.attach(initiator, lun, {
         pool,
+        maxTransfer: () => initiator.maxTransferLength,
         readOnly: settings.options['read-only'],
         commandTimeoutMs: settings.options['command-timeout'],
         recoveryTimeoutMs: settings.options['recovery-timeout'],

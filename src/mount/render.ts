@@ -149,6 +149,9 @@ function targetFields(target: TargetSnapshot): Field[] {
   return [
     ...head,
     field('transport', 'transport', session.transport),
+    optional('transport fallback', 'transportFallback', target.transportFallback),
+    ...Object.entries(session.traits).map(([name, value]) => ({ key: '', value: null, label: name, text: String(value) })),
+    { key: 'traits', value: session.traits },
     field('portal', 'portal', session.portal),
     optional('local address', 'localAddress', session.localAddress),
     optional('portal group', 'portalGroupTag', session.portalGroupTag),

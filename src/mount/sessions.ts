@@ -1,28 +1,22 @@
-/**
- * From settings to what a login needs: the transport, the ISID, the credentials. The only place above
- * `src/iser` that knows which transports there are.
- */
+/** From settings to what a login needs: the transports, the ISID, the credentials. */
 
 import { randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '../clock.ts';
-import type { OptionValues } from '../config/options.ts';
 import type { ChapSettings } from '../config/secrets.ts';
 import type { ConnectionSettings } from '../config/settings.ts';
-import { IserfsError } from '../errors.ts';
 import type { ConnectionOptions } from '../iser/connection.ts';
-import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
-import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
+import type { TransportChoice } from '../iser/datamover/transport-choice.ts';
 import { type DiscoveryResult, discoverTargets } from '../iser/discovery.ts';
 import type { ChapOptions } from '../iser/iscsi/login.ts';
 import { makeIsid, type Portal } from '../iser/iscsi/name.ts';
+import type { Transports } from './transports.ts';
 
-/** The transport that the options ask for. Throws `unsupported` where there is none. */
-export function transportFor(options: OptionValues): InitiatorTransport {
-  const { transport } = options;
-  if (transport !== 'auto' && transport !== 'tcp') {
-    throw new IserfsError('unsupported', `this version has no transport "${transport}"`, { hint: 'Use --transport tcp.' });
-  }
-  return createTcpTransport({ headerDigest: options['header-digest'], dataDigest: options['data-digest'] });
+/** Who logs in, and over what. */
+export interface LoginWays {
+  readonly initiatorName: string;
+  readonly transport: TransportChoice;
+  readonly chap: ChapSettings | undefined;
+  readonly clock?: Clock;
 }
 
 /**
@@ -31,14 +25,12 @@ export function transportFor(options: OptionValues): InitiatorTransport {
  */
 export function connectionOptions(
   settings: ConnectionSettings,
-  initiatorName: string,
-  chap: ChapSettings | undefined,
-  clock: Clock = systemClock,
+  { initiatorName, transport, chap, clock = systemClock }: LoginWays,
 ): ConnectionOptions {
   return {
     initiatorName,
     isid: makeIsid(randomBytes(6)),
-    transport: transportFor(settings.options),
+    transport,
     ...(chap === undefined ? {} : { chap: chapOptions(chap) }),
     loginTimeoutMs: settings.options['login-timeout'],
     clock,
@@ -46,29 +38,25 @@ export function connectionOptions(
   };
 }
 
-/**
- * SendTargets at `portal`. What must have digests and the target's own proof are the sessions that follow: most
- * portals answer discovery with neither, and what they say is proved when the target itself logs us in.
- */
-export async function discover(
-  settings: ConnectionSettings,
-  initiatorName: string,
-  portal: Portal,
-  signal: AbortSignal,
-): Promise<DiscoveryResult> {
-  const { 'header-digest': headerDigest, 'data-digest': dataDigest } = settings.options;
-  const options: OptionValues = {
-    ...settings.options,
-    'header-digest': lenient(headerDigest),
-    'data-digest': lenient(dataDigest),
-  };
-  const chap = settings.chap === undefined ? undefined : { user: settings.chap.user, secret: settings.chap.secret };
-  return await discoverTargets(connectionOptions({ ...settings, options }, initiatorName, chap), portal, signal);
+export interface Discovery extends DiscoveryResult {
+  /** What carried the question. */
+  readonly transport: string;
 }
 
-/** A portal that has no digests is taken as it is; so is one that insists on them. */
-function lenient(policy: DigestPolicy): DigestPolicy {
-  return policy === 'require' ? 'prefer' : policy;
+/** SendTargets at `portal`. The target's own proof is not asked for: what the portal says is proved when the target itself logs us in. */
+export async function discover(
+  settings: ConnectionSettings,
+  {
+    initiatorName,
+    transports,
+    signal,
+  }: { readonly initiatorName: string; readonly transports: Transports; readonly signal: AbortSignal },
+  portal: Portal,
+): Promise<Discovery> {
+  const chap = settings.chap === undefined ? undefined : { user: settings.chap.user, secret: settings.chap.secret };
+  const transport = transports.forDiscovery();
+  const result = await discoverTargets(connectionOptions(settings, { initiatorName, transport, chap }), portal, signal);
+  return { ...result, transport: transport.name };
 }
 
 /** Credentials as a login takes them. */

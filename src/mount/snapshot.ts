@@ -39,6 +39,8 @@ export interface TargetSnapshot {
   /** Why there is no session, or what troubles the one there is. */
   readonly problem: string | undefined;
   readonly session: SessionStatus | undefined;
+  /** Why the session is not by the transport that comes first, where it is not. */
+  readonly transportFallback: string | undefined;
   readonly luns: readonly LunSnapshot[];
 }
 

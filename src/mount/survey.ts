@@ -8,6 +8,7 @@ import { BufferPool } from '../scsi/buffer-pool.ts';
 import { MountedTarget } from './mounted-target.ts';
 import type { TargetSnapshot } from './snapshot.ts';
 import { planTargets } from './target-plan.ts';
+import { Transports } from './transports.ts';
 
 /** Rejects where no target is known; a target that cannot be looked at is there with its problem. */
 export async function surveyTargets(
@@ -15,13 +16,15 @@ export async function surveyTargets(
   initiatorName: string,
   { signal, warn }: { readonly signal: AbortSignal; readonly warn: (line: string) => void },
 ): Promise<TargetSnapshot[]> {
-  const plan = await planTargets(settings, initiatorName, signal);
+  const transports = new Transports(settings.options);
+  const plan = await planTargets(settings, { initiatorName, transports, signal });
   for (const failure of plan.failures) warn(describeError(failure));
   for (const note of plan.notes) warn(note);
-  const pool = new BufferPool();
+  const pool = new BufferPool(transports.memory);
   const context = {
     settings,
     initiatorName,
+    transports,
     pool,
     cache: new BlockCache({ pool, bytes: 0, readahead: 0 }),
     clock: systemClock,

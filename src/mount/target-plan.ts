@@ -3,10 +3,12 @@
  * finds. Discovery runs at all portals together; one that fails leaves the others' targets.
  */
 
+import { withIserPort } from '../config/portal.ts';
 import type { ConnectionSettings, DirectTarget } from '../config/settings.ts';
 import { formatPortal, isSamePortal, normalizeIscsiName, type Portal } from '../iser/iscsi/name.ts';
 import { SeveralErrors } from '../several-errors.ts';
-import { discover } from './sessions.ts';
+import { type Discovery, discover } from './sessions.ts';
+import type { Transports } from './transports.ts';
 
 export interface TargetPlan {
   readonly targets: readonly DirectTarget[];
@@ -16,26 +18,52 @@ export interface TargetPlan {
 }
 
 /** Rejects where nothing is left to log in to: with the causes, or because the portals offer nothing. */
-export async function planTargets(settings: ConnectionSettings, initiatorName: string, signal: AbortSignal): Promise<TargetPlan> {
+export async function planTargets(
+  settings: ConnectionSettings,
+  how: { readonly initiatorName: string; readonly transports: Transports; readonly signal: AbortSignal },
+): Promise<TargetPlan> {
   if (settings.targets.length > 0) return { targets: merged(settings.targets), failures: [], notes: [] };
   const failures: unknown[] = [];
   const notes: string[] = [];
   const found: DirectTarget[] = [];
-  const results = await Promise.allSettled(settings.discover.map((portal) => discover(settings, initiatorName, portal, signal)));
+  const results = await Promise.allSettled(settings.discover.map((portal) => discover(settings, how, portal)));
   for (const [index, result] of results.entries()) {
     const portal = settings.discover[index] as Portal;
     if (result.status === 'rejected') {
       failures.push(result.reason);
       continue;
     }
-    const { targets, oddities } = result.value;
+    const { oddities, ...discovery } = result.value;
+    const { targets } = discovery;
     for (const oddity of oddities) notes.push(`${formatPortal(portal)} ${oddity}: left out`);
-    if (targets.length === 0) notes.push(`${formatPortal(portal)} offers no targets to ${initiatorName}`);
-    for (const { name, portals } of targets) found.push({ name, portals: withFallback(portals, portal) });
+    if (targets.length === 0) notes.push(`${formatPortal(portal)} offers no targets to ${how.initiatorName}`);
+    for (const { name, portals } of targets) {
+      found.push({ name, portals: portalsToTry(portals, portal, discovery, how.transports.needsOwnPort) });
+    }
   }
   const [first, ...rest] = failures;
   if (found.length === 0 && first !== undefined) throw SeveralErrors.from([first, ...rest]);
   return { targets: merged(found), failures, notes };
+}
+
+/**
+ * What the target gave, as sessions are to reach it. An answer over TCP names ports without saying what they
+ * speak: where iSER is elsewhere, the portal that was asked has that from its settings, and where it can only be at another
+ * TCP port, the one that answered over TCP comes last. An answer over iSER names the ports of iSER.
+ */
+export function portalsToTry(
+  returned: readonly Portal[],
+  asked: Portal,
+  { transport }: Pick<Discovery, 'transport'>,
+  needsOwnPort: boolean,
+): Portal[] {
+  if (transport !== 'tcp') return withFallback(returned, asked);
+  const portals = withFallback(withIserPort(returned, asked.iserPort), asked);
+  if (!needsOwnPort || asked.iserPort !== undefined) return portals;
+  return [
+    ...portals.filter((portal) => !isSamePortal(portal, asked)),
+    ...portals.filter((portal) => isSamePortal(portal, asked)),
+  ];
 }
 
 /**
@@ -46,7 +74,7 @@ export async function planTargets(settings: ConnectionSettings, initiatorName: s
 export function withFallback(returned: readonly Portal[], answered: Portal): Portal[] {
   const listed = returned.find((portal) => isSamePortal(portal, answered));
   const others = returned.filter((portal) => !isSamePortal(portal, answered));
-  if (listed !== undefined) return [listed, ...others];
+  if (listed !== undefined) return [{ ...answered, ...listed }, ...others];
   const [first, ...rest] = others;
   return first === undefined ? [answered] : [first, answered, ...rest];
 }

@@ -5,6 +5,7 @@ import { type CommandLineSettings, resolveSettings } from '../../config/settings
 import { IserfsError } from '../../errors.ts';
 import { formatPortal } from '../../iser/iscsi/name.ts';
 import { discover } from '../../mount/sessions.ts';
+import { Transports } from '../../mount/transports.ts';
 import { EXIT_OK } from '../output.ts';
 import type { CommandContext } from './context.ts';
 
@@ -22,7 +23,8 @@ export async function runDiscover(args: DiscoverArguments, context: CommandConte
     warn: output.warn,
   });
   const { stop } = context.interrupts();
-  const results = await Promise.all(settings.discover.map((portal) => discover(settings, initiatorName, portal, stop)));
+  const how = { initiatorName, transports: new Transports(settings.options), signal: stop };
+  const results = await Promise.all(settings.discover.map((portal) => discover(settings, how, portal)));
   const targets = results.flatMap((result) => result.targets);
   for (const [index, { oddities }] of results.entries()) {
     const portal = settings.discover[index];

@@ -74,7 +74,19 @@ const target: TargetSnapshot = {
     establishedAt: new Date('2026-01-02T03:04:05Z'),
     lastError: undefined,
   },
+  transportFallback: undefined,
   luns: [lun],
+};
+
+const byRdma: TargetSnapshot = {
+  ...target,
+  session: target.session && {
+    ...target.session,
+    transport: 'iwarp',
+    traits: { device: 'software', ird: 16, 'remote invalidate': 'on' },
+    keys: { RDMAExtensions: 'Yes', TargetRecvDataSegmentLength: '8192' },
+  },
+  transportFallback: 'verbs: no RDMA device',
 };
 
 const broken: TargetSnapshot = {
@@ -82,6 +94,7 @@ const broken: TargetSnapshot = {
   state: 'unavailable',
   problem: 'authentication failed',
   session: undefined,
+  transportFallback: undefined,
   luns: [],
 };
 
@@ -145,6 +158,22 @@ describe('status of a target', () => {
     expect(values.get('key MaxBurstLength')).toEqual(['262144']);
     expect(values.get('session since')).toEqual(['2026-01-02T03:04:05.000Z']);
     expect(values.get('lun')).toEqual(['3 ready, 3 TiB, ACME Disk "9" fake: line']);
+  });
+
+  it('shows what carries the session, and why it is not what comes first', () => {
+    const values = lines(renderTarget(byRdma));
+    expect(values.get('transport')).toEqual(['iwarp']);
+    expect(values.get('transport fallback')).toEqual(['verbs: no RDMA device']);
+    expect(values.get('device')).toEqual(['software']);
+    expect(values.get('remote invalidate')).toEqual(['on']);
+    expect(values.get('key RDMAExtensions')).toEqual(['Yes']);
+    expect(renderTarget(byRdma).json).toMatchObject({
+      transport: 'iwarp',
+      transportFallback: 'verbs: no RDMA device',
+      traits: { device: 'software', ird: 16, 'remote invalidate': 'on' },
+    });
+    expect(lines(renderTarget(target)).has('transport fallback')).toBe(false);
+    expect(renderTarget(target).json).toMatchObject({ transportFallback: null, traits: {} });
   });
 
   it('without a session says why', () => {
@@ -253,6 +282,13 @@ describe('metrics', () => {
     expect(samples).toContain(`iserfs_lun_latency_seconds{${labels},operation="read",quantile="0.9"} 0.01225`);
     expect(samples).toContain(`iserfs_lun_latency_seconds_sum{${labels},operation="read"} 0.015`);
     expect(samples).toContain(`iserfs_lun_latency_seconds{${labels},operation="write",quantile="0.9"} NaN`);
+  });
+
+  it('say what carries each session', () => {
+    const info = (name: string) => renderMetrics({ ...mount, targets: [{ ...byRdma, name }] });
+    expect(info('a')).toContain(
+      'iserfs_target_transport_info{target="a",transport="iwarp",device="software",ird="16",remote_invalidate="on"} 1\n',
+    );
   });
 
   it('say that a target without a session is down', () => {

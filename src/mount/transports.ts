@@ -1,0 +1,131 @@
+/**
+ * Which transports the logins of a mount may use, in which order, for what `--transport` says; which memory
+ * suits them; and what the log hears when a portal is not reached by the first of them. The only place above
+ * `src/iser` that knows which transports there are.
+ */
+
+import type { OptionValues } from '../config/options.ts';
+import { errorCode, IserfsError } from '../errors.ts';
+import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
+import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
+import { type Fallback, reasonsOf, type TransportCandidate, TransportChoice } from '../iser/datamover/transport-choice.ts';
+import { formatPortal } from '../iser/iscsi/name.ts';
+import type { ArenaSource } from '../scsi/buffer-pool.ts';
+import { nativeRdma, type Rdma } from './rdma.ts';
+
+export type TransportOptions = Pick<OptionValues, 'transport' | 'iwarp-crc' | 'header-digest' | 'data-digest'>;
+type Name = InitiatorTransport['name'];
+type RdmaName = Exclude<Name, 'tcp'>;
+
+/** For sessions. `auto` takes RDMA where there is hardware for it: in software it is there for its own sake, not for speed. */
+const forLogin: Readonly<Record<OptionValues['transport'], readonly Name[]>> = {
+  auto: ['verbs', 'tcp'],
+  iser: ['verbs', 'iwarp'],
+  iwarp: ['iwarp'],
+  verbs: ['verbs'],
+  tcp: ['tcp'],
+};
+const DIGESTS = ['header-digest', 'data-digest'] as const;
+
+export class Transports {
+  readonly #options: TransportOptions;
+  readonly #rdma: Rdma;
+  readonly #log: (line: string) => void;
+  readonly #loaded = new Map<RdmaName, InitiatorTransport>();
+  /** What the log has heard of fallbacks. */
+  readonly #said = new Set<string>();
+
+  /** Throws `bad-configuration` where the options exclude each other. */
+  constructor(
+    options: TransportOptions,
+    { log = () => {}, rdma = nativeRdma }: { log?: (line: string) => void; rdma?: Rdma } = {},
+  ) {
+    this.#options = options;
+    this.#rdma = rdma;
+    this.#log = log;
+    const digest = this.#requiredDigest;
+    if (digest !== undefined && !forLogin[options.transport].includes('tcp')) {
+      throw new IserfsError('bad-configuration', `--${digest} require cannot be had with --transport ${options.transport}`, {
+        hint: `RDMA has checks of its own and no digests: leave --${digest} out, or use --transport tcp.`,
+      });
+    }
+  }
+
+  /**
+   * Memory that RDMA can move data in and out of by itself, for the pool, where RDMA may come to be used;
+   * undefined where ordinary memory is as good.
+   */
+  get memory(): ArenaSource | undefined {
+    const names = this.#requiredDigest === undefined ? forLogin[this.#options.transport] : [];
+    const mayUseRdma = names.includes('iwarp') || (names.includes('verbs') && this.#rdma.hasDevice);
+    return mayUseRdma && this.#rdma.isAvailable ? this.#rdma.memory() : undefined;
+  }
+
+  /**
+   * Whether every RDMA connection will be to a TCP port, as iwarp's are: then a port that answers iSCSI over TCP
+   * is not the one.
+   */
+  get needsOwnPort(): boolean {
+    const { transport } = this.#options;
+    return transport === 'iwarp' || (transport === 'iser' && !this.#rdma.hasDevice);
+  }
+
+  /** For the logins to one target. */
+  forLogin(): TransportChoice {
+    return new TransportChoice({
+      candidates: forLogin[this.#options.transport].map((name) => this.#candidate(name, (policy) => policy)),
+      onFallback: (fallback) => this.#say(fallback),
+    });
+  }
+
+  /**
+   * For SendTargets: over TCP first, where every portal that has TCP answers it, whatever carries the sessions; then as for
+   * logins. What must have digests is the sessions that follow: most portals answer discovery with none.
+   */
+  forDiscovery(): TransportChoice {
+    const names: readonly Name[] = ['tcp', ...forLogin[this.#options.transport].filter((name) => name !== 'tcp')];
+    const lenient = (policy: DigestPolicy) => (policy === 'require' ? 'prefer' : policy);
+    return new TransportChoice({ candidates: names.map((name) => this.#candidate(name, lenient)) });
+  }
+
+  get #requiredDigest(): (typeof DIGESTS)[number] | undefined {
+    return DIGESTS.find((name) => this.#options[name] === 'require');
+  }
+
+  #candidate(name: Name, digest: (policy: DigestPolicy) => DigestPolicy): TransportCandidate {
+    const { 'header-digest': headerDigest, 'data-digest': dataDigest, transport } = this.#options;
+    if (name !== 'tcp') return { name, load: () => this.#loadRdma(name), isOptional: transport === 'auto' };
+    const tcp = createTcpTransport({ headerDigest: digest(headerDigest), dataDigest: digest(dataDigest) });
+    return { name, load: () => tcp };
+  }
+
+  #loadRdma(name: RdmaName): InitiatorTransport {
+    const { transport } = this.#options;
+    if (this.#requiredDigest !== undefined) throw new IserfsError('unsupported', 'digests are required, which RDMA has not');
+    const loaded = this.#loaded.get(name);
+    if (loaded !== undefined) return loaded;
+    try {
+      const made = this.#rdma.transport(name, { crc: this.#options['iwarp-crc'] === 'on' });
+      this.#loaded.set(name, made);
+      return made;
+    } catch (error) {
+      if (!(error instanceof IserfsError) || error.hint !== undefined) throw error;
+      const hint =
+        transport === 'verbs'
+          ? 'Use --transport iwarp for RDMA in software, which the target must speak too, or --transport tcp.'
+          : 'Use --transport tcp.';
+      throw new IserfsError(error.code, error.message, { hint, cause: error.cause });
+    }
+  }
+
+  /** Once per portal and kind of failure; of what the machine lacks, which is the same for all portals, once. */
+  #say(fallback: Fallback): void {
+    const { portal, used, failures } = fallback;
+    const where = failures.every(({ isAbsent }) => isAbsent) ? undefined : formatPortal(portal);
+    const kind = where === undefined ? 'machine' : [where, ...failures.map(({ error }) => errorCode(error))].join(' ');
+    if (this.#said.has(kind)) return;
+    this.#said.add(kind);
+    const subject = where === undefined ? 'data travels' : `${where} is reached`;
+    this.#log(`${subject} by ${used} (${reasonsOf(fallback)})`);
+  }
+}
