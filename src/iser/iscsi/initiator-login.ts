@@ -1,9 +1,10 @@
 /**
  * The initiator's side of a login (RFC 7143 §6.3), sans-I/O: `start` makes the first Login Request,
  * `handleResponse` takes each answer and says what comes next. It starts in the security stage, with
- * AuthMethod=None where there are no credentials, as the initiators do that targets are tested with, and
- * puts every operational key in the first operational request, since some targets (LIO) fail a login in
- * which a key that they proposed themselves is not answered.
+ * AuthMethod=None where there are no credentials; over iSER it skips that stage then, as libiscsi and open-iscsi
+ * do: what is over in one exchange cannot be abandoned half-way (peer-quirks.ts). It puts every operational key in
+ * the first operational request, since some targets (LIO) fail a login in which a key that they proposed
+ * themselves is not answered.
  *
  * After a throw the machine is of no use; the connection is to be dropped.
  */
@@ -15,6 +16,7 @@ import { isDeclaration, isKeyName, type NegotiatedKeys, rowOf } from './keys.ts'
 import {
   dataParameters,
   ISCSI_VERSION,
+  isIser,
   type LoginStage,
   MAX_LOGIN_DATA,
   MAX_LOGIN_REQUESTS,
@@ -150,9 +152,14 @@ export class InitiatorLogin {
     const { initiatorName, sessionType, targetName } = this.#options;
     const pairs: TextPair[] = [['InitiatorName', initiatorName]];
     if (targetName !== undefined) pairs.push(['TargetName', targetName]);
-    pairs.push(['SessionType', sessionType === 'normal' ? 'Normal' : 'Discovery'], ['AuthMethod', this.#authMethods().join(',')]);
+    pairs.push(['SessionType', sessionType === 'normal' ? 'Normal' : 'Discovery']);
+    if (this.#options.chap === undefined && isIser(this.#options.offers)) {
+      this.#stage = Stage.operational;
+      this.#state = { name: 'OPERATIONAL' };
+      return this.#say([...pairs, ...this.#negotiation.offer()], true);
+    }
     this.#state = { name: 'AUTH_METHOD' };
-    return this.#say(pairs, true);
+    return this.#say([...pairs, ['AuthMethod', this.#authMethods().join(',')]], true);
   }
 
   /**

@@ -7,6 +7,12 @@
 
 type Side = 'initiator' | 'target';
 
+/** An error's message, and what to do about it. */
+export interface Refusal {
+  readonly text: string;
+  readonly hint: string;
+}
+
 interface RowCommon {
   /** Who may declare or offer it. */
   readonly sender: Side | 'both';
@@ -14,6 +20,8 @@ interface RowCommon {
   readonly discovery: boolean;
   /** Whether a login fails where the outcome is not what one side wants, since its data mover depends on it. */
   readonly insisted?: true;
+  /** What the side that insists says then, where there is something better to say than what it wanted. */
+  readonly refusal?: Readonly<Partial<Record<Side, Refusal>>>;
   readonly clause: string;
 }
 
@@ -230,8 +238,38 @@ export const keyTable = {
     discovery: false,
     clause: 'RFC 7145 §6',
   },
-  iSERHelloRequired: { rule: 'declared-boolean', initial: false, sender: 'initiator', discovery: false, clause: 'RFC 7145 §6' },
-  RDMAExtensions: { rule: 'and', insisted: true, initial: false, sender: 'both', discovery: false, clause: 'RFC 7145 §6' },
+  iSERHelloRequired: {
+    rule: 'declared-boolean',
+    insisted: true,
+    refusal: {
+      target: {
+        text: 'the initiator wants an iSER Hello, which this target does not answer',
+        hint: 'Set iSERHelloRequired=No at the initiator.',
+      },
+    },
+    initial: false,
+    sender: 'initiator',
+    discovery: false,
+    clause: 'RFC 7145 §6',
+  },
+  RDMAExtensions: {
+    rule: 'and',
+    insisted: true,
+    refusal: {
+      initiator: {
+        text: 'the target does not do iSER at this portal',
+        hint: 'Use --transport tcp, or say with --iser-port where the target offers iSER.',
+      },
+      target: {
+        text: 'the initiator does not do iSER over its RDMA connection',
+        hint: 'Let it log in to a TCP portal, or switch its RDMAExtensions on.',
+      },
+    },
+    initial: false,
+    sender: 'both',
+    discovery: false,
+    clause: 'RFC 7145 §6',
+  },
   TargetRecvDataSegmentLength: {
     rule: 'min',
     range: [512, MAX_24],
@@ -320,12 +358,13 @@ export function formatValue(value: boolean | number | string): string {
   return typeof value === 'boolean' ? (value ? 'Yes' : 'No') : String(value);
 }
 
-/** What a login agreed on, for people: name and value. The keys of iSER only where it is in use. */
+/** What a login agreed on, for people: name and value. The keys of iSER only where it is in use, and then not the one that it replaces. */
 export function describeKeys(keys: NegotiatedKeys): Record<string, string> {
   const texts: Record<string, string> = {};
   for (const [name, value] of Object.entries(keys)) {
     if (value === undefined || !isKeyName(name)) continue;
     if (!keys.RDMAExtensions && rowOf(name).clause.startsWith(ISER_RFC)) continue;
+    if (keys.RDMAExtensions && name === 'MaxRecvDataSegmentLength') continue;
     texts[name] = formatValue(value);
   }
   return texts;

@@ -97,10 +97,17 @@ export class Negotiation {
     const keys: Record<string, Value | undefined> = {};
     for (const name of Object.keys(keyTable) as KeyName[]) {
       const row = rowOf(name);
-      keys[name] = isDeclaration(row) ? (this.#declared.get(name) ?? row.initial) : (this.#agreed.get(name) ?? row.initial);
+      const outcome = isDeclaration(row) ? this.#declared.get(name) : (this.#agreed.get(name) ?? this.#settledByOffer(name, row));
+      keys[name] = outcome ?? row.initial;
       this.#insist(name, row, keys[name]);
     }
     return keys as NegotiatedKeys;
+  }
+
+  /** An offer that leaves the peer no choice need not be answered (RFC 7143 §6.2.2); LIO does not answer it. */
+  #settledByOffer(name: KeyName, row: KeyRow): Value | undefined {
+    const offered = this.#open.get(name);
+    return (row.rule === 'and' && offered === false) || (row.rule === 'or' && offered === true) ? offered : undefined;
   }
 
   #receiveOne(name: string, text: string): string | undefined {
@@ -177,6 +184,8 @@ export class Negotiation {
     const wanted = this.#wants.get(name);
     if (row.insisted !== true || wanted === undefined || (this.#discovery && !row.discovery)) return;
     if (satisfies(row, outcome, wanted)) return;
+    const refusal = row.refusal?.[this.#role];
+    if (refusal !== undefined) throw new IserfsError('login-refused', refusal.text, { hint: refusal.hint });
     const peer = this.#role === 'initiator' ? 'target' : 'initiator';
     const insisted = `${name}=${formatValue(wanted)}`;
     throw new IserfsError('login-refused', `${insisted} is required and the ${peer} does not agree to it`, {

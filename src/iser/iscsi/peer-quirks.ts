@@ -52,13 +52,16 @@ export function quirksOf(peer: PeerIdentity): PeerQuirks {
   return { ...SAFE, ...quirkRows.find((row) => row.matches(peer))?.quirks };
 }
 
-interface ConnectionQuirkRow {
+interface ConnectionQuirk {
   /** Seen of this peer; it is never asked for. */
   readonly peer: string;
   /** How the quirk shows, or why the remedy costs other peers nothing. */
   readonly sign: string;
   readonly evidence: string;
 }
+
+/** With the times that its remedy takes, in milliseconds. */
+type ConnectionQuirkRow = ConnectionQuirk & { readonly [time: `${string}Ms`]: number | readonly number[] };
 
 /**
  * Quirks while a connection comes up. A remedy is applied at a sign that no other peer gives, or it does

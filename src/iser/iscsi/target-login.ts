@@ -11,6 +11,7 @@ import { isDeclaration, isKeyName, type NegotiatedKeys, rowOf } from './keys.ts'
 import {
   dataParameters,
   ISCSI_VERSION,
+  isIser,
   type LoginStage,
   MAX_LOGIN_DATA,
   MAX_LOGIN_REQUESTS,
@@ -202,7 +203,8 @@ export class TargetLogin {
       throw new Refusal(decision, 'refused', data);
     }
     const offers = this.#options.offers(sessionType);
-    const wants = wantsOf(offers, this.#options.sessionKeys);
+    const helloKey = isIser(offers) ? { iSERHelloRequired: 'No' } : {};
+    const wants = { ...wantsOf(offers, this.#options.sessionKeys), ...helloKey };
     const negotiation = new Negotiation({ role: 'target', sessionType, wants });
     if (decision.chap !== undefined && this.#stage !== Stage.security) {
       throw new Refusal(LoginStatus.authenticationFailed, 'the initiator skips authentication');

@@ -491,13 +491,6 @@ describe('in the operational stage', () => {
   it('a TSIH other than the one asked for: dropped', () => {
     expect(() => inOperational({ tsih: 7 }).handleResponse(respond({ ...intoFullFeature, tsih: 8 }))).toThrow(ProtocolError);
   });
-
-  it('RDMAExtensions that the target does not grant: refused', () => {
-    const machine = inOperational({ offers: { RDMAExtensions: 'Yes' } });
-    expect(() => machine.handleResponse(respond({ ...intoFullFeature, pairs: [['RDMAExtensions', 'No']] }))).toThrow(
-      expect.objectContaining({ code: 'login-refused' }),
-    );
-  });
 });
 
 describe('continued text', () => {
