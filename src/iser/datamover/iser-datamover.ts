@@ -28,10 +28,10 @@ import type {
 import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
 import { endsLogin } from './end-of-login.ts';
 import type { IserBuffers, MessageBuffer } from './iser-buffers.ts';
-import { allowsRemoteInvalidate, encodeCmHeader } from './iser-header.ts';
-import { decodeMessage, type IserMessage } from './iser-message.ts';
+import { allowsRemoteInvalidate, encodeCmHeader, PLAIN_HEADER } from './iser-header.ts';
+import { decodeMessage, encodeMessage, type IserMessage, MESSAGE_HEADER_LENGTH } from './iser-message.ts';
 import { type IserOptions, iserKeyOffers } from './iser-options.ts';
-import { PendingWork, type Work } from './iser-work.ts';
+import { MessageSend, PendingWork, type Work } from './iser-work.ts';
 
 /** Receives beyond those that are counted: keepalives, asynchronous messages, rejects, and what need not be answered. */
 export const UNEXPECTED_MESSAGES = 16;
@@ -207,6 +207,18 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
   protected enqueue(work: W): void {
     this.#queue.push(work);
     this.pump();
+  }
+
+  /**
+   * A Send of `pdu`, which is copied. Throws RangeError where its data is longer than any that may be sent.
+   * `invalidate` is a tag of the peer's to be revoked with it.
+   */
+  protected messageSend(pdu: Pdu, invalidate?: number): MessageSend {
+    const buffer = this.buffers.acquireMessage();
+    const room = buffer.bytes.length - MESSAGE_HEADER_LENGTH - pdu.ahs.length;
+    if (pdu.data.length <= room) return new MessageSend(buffer, encodeMessage(buffer.bytes, PLAIN_HEADER, pdu), invalidate);
+    buffer.release();
+    throw new RangeError(`${pdu.opcode} with ${pdu.data.length} bytes of data where a message has room for ${room}`);
   }
 
   /** To be called for a PDU that is queued: the end of login holds up what comes after it. */

@@ -14,7 +14,7 @@ export const ISER_HEADER_LENGTH = 28;
 /** Length of the private data that is sent; what is received may be padded by the fabric. */
 const CM_HEADER_LENGTH = 4;
 
-/** Kinds of iSER message (RFC 7145 §9.1). */
+/** Kinds of iSER message (RFC 7145 §9). */
 const Kind = { control: 1, hello: 2, helloReply: 3 } as const;
 
 const header = layout(ISER_HEADER_LENGTH, {
@@ -58,15 +58,15 @@ export function encodeIserHeader(into: Uint8Array, { write, read }: IserHeader):
 /** Reads the control header at the start of `message`. Throws `ProtocolError` for everything else, Hello included: it is never asked for. */
 export function decodeIserHeader(message: Uint8Array): IserHeader {
   if (message.length < ISER_HEADER_LENGTH) {
-    throw new ProtocolError(`a message of ${message.length} bytes is shorter than an iSER header`, 'RFC 7145 §9.1');
+    throw new ProtocolError(`a message of ${message.length} bytes is shorter than an iSER header`, 'RFC 7145 §9');
   }
   const view = viewOf(message);
   const kind = header.kind.get(view);
   if (kind === Kind.hello || kind === Kind.helloReply) {
     const name = kind === Kind.hello ? 'Hello' : 'HelloReply';
-    throw new ProtocolError(`an iSER ${name}, although iSERHelloRequired was not agreed on`, 'RFC 7145 §9.3');
+    throw new ProtocolError(`an iSER ${name}, although iSERHelloRequired was not agreed on`, 'RFC 7145 §9');
   }
-  if (kind !== Kind.control) throw new ProtocolError(`unknown iSER opcode ${kind}`, 'RFC 7145 §9.1');
+  if (kind !== Kind.control) throw new ProtocolError(`unknown iSER opcode ${kind}`, 'RFC 7145 §9');
   const hasWrite = header.hasWriteStag.get(view);
   const hasRead = header.hasReadStag.get(view);
   if (!hasWrite && !hasRead) return PLAIN_HEADER;

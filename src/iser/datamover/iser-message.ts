@@ -1,5 +1,5 @@
 /**
- * One iSER message, which is one Send: the iSER header, then the iSCSI PDU without digests (RFC 7145 §9.1). Pure.
+ * One iSER message, which is one Send: the iSER header, then the iSCSI PDU without digests (RFC 7145 §9). Pure.
  * Padding is not sent. What is received may be padded to 4 bytes, as some peers do: DataSegmentLength says what counts.
  */
 
@@ -38,7 +38,7 @@ export function encodeMessage(into: Uint8Array, header: IserHeader, pdu: Pdu): n
 export function decodeMessage(message: Uint8Array): IserMessage {
   const header = decodeIserHeader(message);
   if (message.length < MESSAGE_HEADER_LENGTH) {
-    throw new ProtocolError(`a message of ${message.length} bytes is too short for a PDU`, 'RFC 7145 §9.1');
+    throw new ProtocolError(`a message of ${message.length} bytes is too short for a PDU`, 'RFC 7145 §9');
   }
   const bhs = message.subarray(ISER_HEADER_LENGTH, MESSAGE_HEADER_LENGTH);
   const { ahsLength, dataSegmentLength } = segmentLengths(bhs);
