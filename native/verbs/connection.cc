@@ -1,0 +1,382 @@
+/** The life of a connection, from the first wish to `closed`: see connection.h. All of it runs on the loop's thread. */
+#include "verbs/connection.h"
+
+#if ISERFS_HAVE_VERBS
+
+#include <algorithm>
+#include <cerrno>
+#include <stdexcept>
+
+namespace iserfs::rdma::verbs {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t longestPrivateData = 196;
+/** For the peer of a connection that we accepted to say that it is ready. */
+constexpr auto acceptTimeout = 15s;
+/** For what is posted to be sent, and then for the peer's end of the connection. */
+constexpr auto closeTimeout = 5s;
+/** For another event to tell why work requests were flushed. */
+constexpr auto reasonTimeout = 250ms;
+/** An iSER control PDU with little data: sent with the request, without the device fetching it. */
+constexpr std::uint32_t wantedInline = 128;
+constexpr std::uint8_t unlimitedRetries = 7;
+
+std::uint8_t readDepth(std::uint16_t wanted, int deviceLimit) {
+  // RDMA_MAX_RESP_RES and RDMA_MAX_INIT_DEPTH (255) are not depths but mean the device's maximum.
+  return static_cast<std::uint8_t>(std::min({static_cast<int>(wanted), deviceLimit, 254}));
+}
+
+void require(std::uint32_t wanted, int limit, const Device& device, const char* what) {
+  if (static_cast<int>(wanted) <= limit) return;
+  throw ProviderError({FailureCode::resources, device.name() + " allows " + std::to_string(limit) + " " + what + " for a connection, " +
+                                                   std::to_string(wanted) + " are needed"});
+}
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<Engine> engine, QueuePairOptions options, std::shared_ptr<QueuePairEvents> events)
+    : engine_(std::move(engine)),
+      library_(engine_->library()),
+      options_(std::move(options)),
+      events_(std::move(events)),
+      sends_(options_.sendDepth),
+      receives_(options_.receiveDepth) {
+  if (options_.privateData.size() > longestPrivateData) throw std::length_error("more than 196 bytes of private data");
+  if (options_.receives.size() > options_.receiveDepth) throw std::length_error("more receives than the queue pair is made for");
+  for (const auto& receive : options_.receives) requireWithinArena(receive.segment);
+}
+
+// ---- beginning ----
+
+void Connection::connect(const sockaddr_storage& to, std::chrono::milliseconds timeout) {
+  const auto self = shared_from_this();
+  engine_->keep(self);
+  stage_ = "resolving the address";
+  timer_ = engine_->loop().startTimer(timeout, [this, timeout] {
+    timer_.reset();
+    finish({FailureCode::timedOut, "no connection within " + std::to_string(timeout.count()) + " ms (" + stage_ + ")"});
+  });
+  try {
+    id_ = engine_->createId(*this);
+  } catch (const ProviderError& error) {
+    return finish(error.failure());
+  }
+  auto address = to;
+  const auto limit = static_cast<int>(std::min<std::int64_t>(timeout.count(), INT32_MAX));
+  if (library_.resolveAddr(id_.get(), nullptr, reinterpret_cast<sockaddr*>(&address), limit) != 0) finish(resolutionFailure(errno));
+}
+
+void Connection::addressResolved() {
+  stage_ = "resolving the route";
+  constexpr int routeTimeoutMs = 10'000;
+  if (library_.resolveRoute(id_.get(), routeTimeoutMs) != 0) finish(resolutionFailure(errno));
+}
+
+void Connection::routeResolved() {
+  stage_ = "waiting for the peer's answer";
+  try {
+    makeQueuePair();
+    const auto& limits = device_->attributes();
+    ird_ = readDepth(options_.ird, limits.max_qp_rd_atom);
+    ord_ = readDepth(options_.ord, limits.max_qp_init_rd_atom);
+    if (!device_->isIwarp()) {
+      auto parameters = connectionParameters(ird_, ord_);
+      if (library_.connect(id_.get(), &parameters) != 0) finish(connectFailure(errno));
+      return;
+    }
+    // May block, on siw: see interruptible_call.h. This connection's id is not touched meanwhile but by its end, which ends the call first.
+    connecting_ = std::make_unique<InterruptibleCall>([this, weak = weak_from_this(), parameters = connectionParameters(ird_, ord_)]() mutable {
+      const int error = library_.connect(id_.get(), &parameters) == 0 ? 0 : errno;
+      engine_->loop().post([weak, error] {
+        if (const auto connection = weak.lock()) connection->connectReturned(error);
+      });
+    });
+  } catch (const ProviderError& error) {
+    finish(error.failure());
+  } catch (const std::system_error& error) {
+    finish({FailureCode::resources, error.what()});
+  }
+}
+
+void Connection::connectReturned(int error) {
+  connecting_.reset();
+  if (error != 0) finish(connectFailure(error));
+}
+
+void Connection::accept(Incoming incoming) {
+  const auto self = shared_from_this();
+  engine_->keep(self);
+  isPassive_ = true;
+  id_ = std::move(incoming.id);
+  id_->context = static_cast<CmHandler*>(this);
+  startTimer(acceptTimeout, {FailureCode::timedOut, "the peer did not complete the connection"});
+  try {
+    makeQueuePair();
+    const auto& limits = device_->attributes();
+    ird_ = std::min(readDepth(options_.ird, limits.max_qp_rd_atom), incoming.responderResources);
+    ord_ = std::min(readDepth(options_.ord, limits.max_qp_init_rd_atom), incoming.initiatorDepth);
+    auto parameters = connectionParameters(ird_, ord_);
+    peerData_ = std::move(incoming.privateData);
+    if (library_.accept(id_.get(), &parameters) != 0) finish(connectFailure(errno));
+  } catch (const ProviderError& error) {
+    finish(error.failure());
+  } catch (const std::system_error& error) {
+    finish({FailureCode::resources, error.what()});
+  }
+}
+
+void Connection::makeQueuePair() {
+  device_ = engine_->device(id_->verbs);
+  const auto& limits = device_->attributes();
+  const std::uint32_t bindDepth = device_->hasWindows() ? Advertisements::bindDepth(options_.advertisementDepth) : 0;
+  const std::uint32_t sendDepth = std::max(options_.sendDepth + bindDepth, 1U);
+  const std::uint32_t receiveDepth = std::max(options_.receiveDepth, 1U);
+  require(sendDepth, limits.max_qp_wr, *device_, "requests to send");
+  require(receiveDepth, limits.max_qp_wr, *device_, "requests to receive");
+  require(sendDepth + receiveDepth, limits.max_cqe, *device_, "completions");
+
+  auto domain = device_->protectionDomain();
+  domain->sweep();
+  ibv_cq* queue = library_.createCq(device_->context(), static_cast<int>(sendDepth + receiveDepth), static_cast<CompletionSource*>(this),
+                                    device_->completionChannel(), 0);
+  if (queue == nullptr) throw deviceError("completion queue", errno);
+  completionQueue_ = {queue, {&library_}};
+
+  ibv_qp_init_attr wanted{};
+  wanted.qp_context = static_cast<QueuePairOwner*>(this);
+  wanted.send_cq = wanted.recv_cq = queue;
+  wanted.qp_type = IBV_QPT_RC;
+  wanted.cap.max_send_wr = sendDepth;
+  wanted.cap.max_recv_wr = receiveDepth;
+  wanted.cap.max_send_sge = 2;
+  wanted.cap.max_recv_sge = 1;
+  wanted.cap.max_inline_data = wantedInline;
+  auto attributes = wanted;
+  if (library_.createQp(id_.get(), domain->get(), &attributes) != 0) {
+    attributes = wanted;
+    attributes.cap.max_inline_data = 0;
+    if (library_.createQp(id_.get(), domain->get(), &attributes) != 0) throw deviceError("queue pair", errno);
+  }
+  const std::lock_guard lock(mutex_);
+  queuePair_ = {id_->qp, {&library_, id_.get()}};
+  domain_ = std::move(domain);
+  inlineLimit_ = attributes.cap.max_inline_data;
+  advertisements_.emplace(*domain_, options_.advertisementDepth);
+  if (::ibv_req_notify_cq(queue, 0) != 0) throw deviceError("completion events", errno);
+  for (auto& receive : options_.receives) postToReceiveQueue(receive.workRequestId, std::move(receive.segment));
+  options_.receives.clear();
+}
+
+rdma_conn_param Connection::connectionParameters(std::uint8_t ird, std::uint8_t ord) const {
+  rdma_conn_param parameters{};
+  parameters.private_data = options_.privateData.data();
+  parameters.private_data_len = static_cast<std::uint8_t>(options_.privateData.size());
+  parameters.responder_resources = ird;
+  parameters.initiator_depth = ord;
+  parameters.flow_control = 1;
+  parameters.retry_count = unlimitedRetries;
+  parameters.rnr_retry_count = unlimitedRetries;
+  return parameters;
+}
+
+// ---- events ----
+
+void Connection::cmEvent(rdma_cm_id* /*id*/, const CmEvent& event) {
+  const auto self = shared_from_this();
+  switch (event.type) {
+    case RDMA_CM_EVENT_ADDR_RESOLVED:
+      return addressResolved();
+    case RDMA_CM_EVENT_ROUTE_RESOLVED:
+      return routeResolved();
+    case RDMA_CM_EVENT_ADDR_ERROR:
+    case RDMA_CM_EVENT_ROUTE_ERROR:
+      return finish(resolutionFailure(event.status));
+    case RDMA_CM_EVENT_REJECTED:
+      return finish(rejectionFailure(event.status, device_ != nullptr && device_->isIwarp()));
+    case RDMA_CM_EVENT_UNREACHABLE:
+    case RDMA_CM_EVENT_CONNECT_ERROR:
+      return finish(connectionEventFailure(event.status));
+    case RDMA_CM_EVENT_ESTABLISHED:
+      if (isPassive_) return established(ird_, ord_, std::move(peerData_));
+      return established(std::min(ird_, event.responderResources), std::min(ord_, event.initiatorDepth), event.privateData);
+    case RDMA_CM_EVENT_DISCONNECTED:
+      return disconnected(event.status);
+    case RDMA_CM_EVENT_DEVICE_REMOVAL:
+      return finish({FailureCode::reset, "the RDMA device was removed"});
+    default:
+      return;
+  }
+}
+
+void Connection::established(std::uint8_t ird, std::uint8_t ord, std::vector<std::byte> privateData) {
+  if (isConnected_) return;
+  isConnected_ = true;
+  stopTimer();
+  ConnectionFacts facts;
+  facts.device = device_->name();
+  facts.fabric = device_->fabric();
+  facts.localAddress = formatAddress(id_->route.addr.src_addr);
+  facts.remoteAddress = formatAddress(id_->route.addr.dst_addr);
+  facts.ird = ird;
+  facts.ord = ord;
+  facts.protection = device_->hasWindows() ? Protection::window : Protection::region;
+  facts.privateData = std::move(privateData);
+  {
+    const std::lock_guard lock(mutex_);
+    phase_ = Phase::established;
+    hasReads_ = ord > 0;
+  }
+  events_->established(facts);
+  engine_->loop().heat(self());
+}
+
+void Connection::asyncEvent(ibv_event_type type) noexcept {
+  if (type == IBV_EVENT_COMM_EST) {
+    // The peer sends, so it is connected, although its last message of the handshake is not here (yet).
+    engine_->loop().post([weak = weak_from_this()] {
+      const auto connection = weak.lock();
+      if (connection != nullptr && connection->id_ != nullptr && !connection->isConnected_) connection->library_.notify(connection->id_.get(), IBV_EVENT_COMM_EST);
+    });
+    return;
+  }
+  if (type == IBV_EVENT_QP_FATAL) {
+    noteReason({FailureCode::reset, "the RDMA device reports an error of the connection"});
+  } else {
+    noteReason({FailureCode::peerViolation, "the peer touched memory that it was not given, or broke the protocol"});
+  }
+  engine_->loop().post([weak = weak_from_this()] {
+    if (const auto connection = weak.lock()) connection->awaitReason({FailureCode::reset, "the connection broke"});
+  });
+}
+
+void Connection::disconnected(int status) {
+  if (status == 0) return finish({});
+  finish({FailureCode::reset, "connection reset"});
+}
+
+void Connection::noteReason(Failure failure) {
+  const std::lock_guard lock(mutex_);
+  if (!reason_) reason_ = std::move(failure);
+}
+
+Failure Connection::reasonOr(Failure failure) {
+  const std::lock_guard lock(mutex_);
+  return reason_ ? *std::move(reason_) : std::move(failure);
+}
+
+void Connection::awaitReason(Failure otherwise) {
+  if (!isConnected_ || isAwaitingReason_ || id_ == nullptr) return;
+  isAwaitingReason_ = true;
+  startTimer(reasonTimeout, std::move(otherwise));
+}
+
+// ---- end ----
+
+void Connection::closeOnLoop(CloseMode mode) {
+  const auto self = shared_from_this();
+  if (id_ == nullptr) return;
+  if (mode == CloseMode::abrupt || !isConnected_) return finish({});
+  {
+    const std::lock_guard lock(mutex_);
+    if (phase_ != Phase::established) return;
+    phase_ = Phase::draining;
+  }
+  if (!isAwaitingReason_) startTimer(closeTimeout, {FailureCode::timedOut, "the peer did not take what was sent before the close"});
+  disconnectWhenDrained();
+}
+
+void Connection::disconnectWhenDrained() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (phase_ != Phase::draining || sends_.posted() != 0) return;
+    phase_ = Phase::disconnecting;
+  }
+  if (library_.disconnect(id_.get()) != 0) return finish({});
+  if (!isAwaitingReason_) startTimer(closeTimeout, {});
+}
+
+void Connection::startTimer(std::chrono::milliseconds delay, Failure failure) {
+  stopTimer();
+  timer_ = engine_->loop().startTimer(delay, [this, failure = std::move(failure)] {
+    timer_.reset();
+    finish(failure);
+  });
+}
+
+void Connection::stopTimer() {
+  if (timer_) engine_->loop().cancelTimer(*timer_);
+  timer_.reset();
+}
+
+void Connection::fail(Failure failure) { finish(std::move(failure)); }
+
+void Connection::shutDown() { finish({}); }
+
+void Connection::breakQueuePair() noexcept {
+  if (queuePair_ == nullptr) return;
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_ERR;
+  static_cast<void>(library_.modifyQp(queuePair_.get(), &attributes, IBV_QP_STATE));
+}
+
+void Connection::finish(Failure failure) {
+  const auto self = shared_from_this();
+  if (events_ == nullptr) return;
+  const auto events = std::move(events_);
+  events_ = nullptr;
+  stopTimer();
+  connecting_.reset();
+  if (device_ != nullptr) device_->takeAsyncEvents();
+
+  bool tellPeer = isConnected_ && !device_->isIwarp();
+  {
+    const std::lock_guard lock(mutex_);
+    tellPeer = tellPeer && phase_ != Phase::disconnecting;
+    phase_ = Phase::ended;
+    breakQueuePair();
+  }
+  bindCompleted_.notify_all();
+  if (tellPeer) library_.disconnect(id_.get());
+
+  std::vector<Completion> completions;
+  std::vector<WorkQueue::Entry> released;
+  if (completionQueue_ != nullptr) {
+    ibv_wc work{};
+    const std::lock_guard lock(mutex_);
+    while (::ibv_poll_cq(completionQueue_.get(), 1, &work) > 0) completed(work, completions, released);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (advertisements_) advertisements_->clear();
+    queuePair_.reset();
+    advertisements_.reset();
+    for (auto* queue : {&sends_, &receives_}) {
+      for (auto& entry : queue->releaseAll()) {
+        const auto status = entry.isRefused ? Status::failed : Status::flushed;
+        completions.push_back({entry.workRequestId, entry.opcode, status, false, 0, entry.length});
+        released.push_back(std::move(entry));
+      }
+    }
+    completions.insert(completions.end(), refused_.begin(), refused_.end());
+    refused_.clear();
+  }
+  released.clear();
+  completionQueue_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    domain_.reset();
+  }
+  device_.reset();
+  id_.reset();
+  const Failure reason = reasonOr(std::move(failure));
+  if (isConnected_ && !completions.empty()) events->completed(completions);
+  events->closed(reason);
+  engine_->forget(self);
+}
+
+}  // namespace iserfs::rdma::verbs
+
+#endif
