@@ -1,6 +1,6 @@
 /** What other programs may import: the parts that the command line is made of. */
 
-export { EmbeddedTarget, type EmbeddedTargetOptions } from './cli/embedded-target.ts';
+export { type EmbeddedPortal, EmbeddedTarget, type EmbeddedTargetOptions } from './cli/embedded-target.ts';
 export { type Clock, systemClock } from './clock.ts';
 export { mergeOptions, type OptionValues, type SomeOptions } from './config/options.ts';
 export type { ConnectionSettings, MountSettings } from './config/settings.ts';

@@ -1,7 +1,7 @@
 /** Options as yargs parsed them, read one by one with their types; what does not fit is a `UsageError`. */
 
 import { type OptionName, optionNames, parseOption, type SomeOptions } from '../config/options.ts';
-import { readPortal } from '../config/portal.ts';
+import { PORT_FORM, parsePort, readPortal } from '../config/portal.ts';
 import { DURATION_FORM, parseDuration } from '../config/quantity.ts';
 import type { ChapSources } from '../config/secrets.ts';
 import type { CommandLineSettings } from '../config/settings.ts';
@@ -9,6 +9,7 @@ import { IserfsError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
 import { isValidIscsiName, type Portal, parsePortal } from '../iser/iscsi/name.ts';
 import { lunLabel, parseLun } from '../scsi/lun.ts';
+import type { EmbeddedPortal } from './embedded-target.ts';
 import { UsageError } from './output.ts';
 
 export class CommandLineArguments {
@@ -82,6 +83,21 @@ export class CommandLineArguments {
       if (value !== undefined) sources[key] = value;
     }
     return sources;
+  }
+
+  /** What an embedded target is to listen at: one portal, or one for TCP and one for iSER. */
+  targetPortals(): EmbeddedPortal[] {
+    const endpoint = parseListen(this.required('listen'));
+    const transport = this.text('transport') as EmbeddedPortal['transport'] | undefined; // one of its choices
+    const iserPort = this.text('iser-port');
+    if (iserPort === undefined) return [{ endpoint, transport: transport ?? 'tcp' }];
+    const port = iserPort === '0' ? 0 : parsePort(iserPort);
+    if (port === undefined) throw new UsageError(`--iser-port ${iserPort}: expected ${PORT_FORM}`);
+    if (transport === 'tcp') throw new UsageError('--iser-port with --transport tcp: iSER goes by iwarp or verbs');
+    return [
+      { endpoint, transport: 'tcp' },
+      { endpoint: { ...endpoint, port }, transport: transport ?? 'iwarp' },
+    ];
   }
 
   /** What says where to log in and how. `portals`: in place of `--portal`. */

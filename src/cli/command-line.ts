@@ -7,7 +7,7 @@ import yargs, { type Argv } from 'yargs';
 import { nearest } from '../config/config.ts';
 import { mountOptions, type OptionName, optionNames } from '../config/options.ts';
 import { VERSION } from '../version.ts';
-import { CommandLineArguments, parseListen } from './command-line-arguments.ts';
+import { CommandLineArguments } from './command-line-arguments.ts';
 import type { CommandContext } from './commands/context.ts';
 import { runDemo } from './commands/demo.ts';
 import { runDiscover } from './commands/discover.ts';
@@ -214,6 +214,18 @@ function targetGrammar(it: Argv): Argv {
       requiresArg: true,
       describe: 'HOST:PORT; port 0 picks a free one',
     })
+    .option('transport', {
+      type: 'string',
+      choices: ['tcp', 'iwarp', 'verbs'],
+      defaultDescription: 'tcp',
+      requiresArg: true,
+      describe: 'What is spoken there: iSCSI over TCP, or iSER, by software (iwarp) or by an RDMA device (verbs)',
+    })
+    .option('iser-port', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'Speak TCP at --listen and iSER at this port, by --transport or else by iwarp; 0 picks a free one',
+    })
     .option('name', { type: 'string', default: DEFAULT_TARGET_NAME, requiresArg: true, describe: 'iSCSI name of the target' })
     .option('file', {
       type: 'string',
@@ -233,6 +245,7 @@ function targetGrammar(it: Argv): Argv {
         'size=SIZE (makes the file where there is none).',
     )
     .example('$0 target --memory 3T --memory 1G,block-size=4096', '')
+    .example('$0 target --memory 1G --iser-port 3261', 'TCP at 3260, iSER at 3261')
     .example('$0 target --listen 0.0.0.0:3260 --file disk.img,size=10G --chap-user me --chap-secret-file s', '');
 }
 
@@ -350,9 +363,14 @@ async function target(args: CommandLineArguments, context: CommandContext): Prom
   );
   if (units.length === 0) throw new UsageError('no LUN to offer', 'Add --file PATH or --memory SIZE, such as --memory 1G.');
   const options = args.options(['header-digest', 'data-digest']);
+  const portals = args.targetPortals();
+  const required = (['header-digest', 'data-digest'] as const).find((name) => options[name] === 'require');
+  if (required !== undefined && portals.some(({ transport }) => transport !== 'tcp')) {
+    throw new UsageError(`--${required} require cannot be had with iSER, which has no digests`);
+  }
   return await runTarget(
     {
-      endpoint: parseListen(args.required('listen')),
+      portals,
       name: args.iscsiName('name'),
       units,
       chap: args.chap(),

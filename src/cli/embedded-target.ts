@@ -1,6 +1,6 @@
 /**
- * Puts the embedded target together: media, device servers, one portal. What `iserfs target` and the
- * demo run.
+ * Puts the embedded target together: media, device servers, portals over TCP and iSER. What `iserfs target`
+ * and the demo run.
  */
 
 import { createHash } from 'node:crypto';
@@ -11,7 +11,9 @@ import { IserfsError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
 import { IscsiTarget } from '../iser/target.ts';
+import { nativeRdma, type Rdma } from '../mount/rdma.ts';
 import { chapOptions } from '../mount/sessions.ts';
+import { BufferPool } from '../scsi/buffer-pool.ts';
 import { BlockDeviceServer } from '../scsi/device-server.ts';
 import { FileMedium } from '../scsi/file-medium.ts';
 import type { Medium } from '../scsi/medium.ts';
@@ -20,12 +22,21 @@ import type { ServedUnitOptions } from '../scsi/served-unit.ts';
 import { VolatileCacheMedium } from '../scsi/volatile-cache-medium.ts';
 import type { UnitSpec } from './unit-spec.ts';
 
-export interface EmbeddedTargetOptions {
+/** Where to listen, and what is spoken there: iSCSI over TCP, or iSER over iwarp or verbs. */
+export interface EmbeddedPortal {
+  /** Port 0 picks a free one. */
   readonly endpoint: Endpoint;
+  readonly transport: 'tcp' | 'iwarp' | 'verbs';
+}
+
+export interface EmbeddedTargetOptions {
+  /** At least one. */
+  readonly portals: readonly EmbeddedPortal[];
   /** Offers what has no target of its own. */
   readonly name: string;
   readonly units: readonly UnitSpec[];
   readonly chap: ChapSettings | undefined;
+  /** Of the portals over TCP. */
   readonly headerDigest: DigestPolicy;
   readonly dataDigest: DigestPolicy;
   readonly log: (line: string) => void;
@@ -43,18 +54,33 @@ export interface OfferedUnit {
 export class EmbeddedTarget {
   readonly units: readonly OfferedUnit[];
   readonly #target: IscsiTarget;
+  readonly #portals: readonly EmbeddedPortal[];
   readonly #servers: readonly BlockDeviceServer[];
 
-  private constructor(target: IscsiTarget, servers: readonly BlockDeviceServer[], units: readonly OfferedUnit[]) {
+  private constructor(
+    target: IscsiTarget,
+    portals: readonly EmbeddedPortal[],
+    servers: readonly BlockDeviceServer[],
+    units: readonly OfferedUnit[],
+  ) {
     this.#target = target;
+    this.#portals = portals;
     this.#servers = servers;
     this.units = units;
   }
 
-  /** Opens the media and listens. Rejects with `bad-configuration` and the cause; nothing stays open then. */
-  static async start(options: EmbeddedTargetOptions): Promise<EmbeddedTarget> {
+  /** Opens the media and listens. Rejects with `bad-configuration` or `unsupported` and the cause; nothing stays open then. */
+  static async start(options: EmbeddedTargetOptions, rdma: Rdma = nativeRdma): Promise<EmbeddedTarget> {
+    const { headerDigest, dataDigest } = options;
     const media: Medium[] = [];
     try {
+      const portals = options.portals.map(({ endpoint, transport }) => ({
+        endpoint,
+        transport:
+          transport === 'tcp' ? createTcpTransport({ headerDigest, dataDigest }) : rdma.transport(transport, { crc: true }),
+      }));
+      const hasRdma = options.portals.some(({ transport }) => transport !== 'tcp');
+      const pool = new BufferPool(hasRdma ? rdma.memory() : undefined);
       const offered: OfferedUnit[] = [];
       const byTarget = new Map<string, ServedUnitOptions[]>();
       for (const spec of withLuns(options)) {
@@ -76,21 +102,17 @@ export class EmbeddedTarget {
       }
       const servers = [...byTarget].map(([name, units]) => ({
         name,
-        deviceServer: new BlockDeviceServer({ units, log: options.log }),
+        deviceServer: new BlockDeviceServer({ units, pool, log: options.log }),
       }));
       const chap = options.chap === undefined ? {} : { chap: chapOptions(options.chap) };
       const target = await IscsiTarget.listen({
-        portals: [
-          {
-            endpoint: options.endpoint,
-            transport: createTcpTransport({ headerDigest: options.headerDigest, dataDigest: options.dataDigest }),
-          },
-        ],
+        portals,
         targets: servers.map((server) => ({ ...server, ...chap })),
         log: options.log,
       });
       return new EmbeddedTarget(
         target,
+        target.portals.map(({ endpoint }, index) => ({ ...(options.portals[index] as EmbeddedPortal), endpoint })),
         servers.map(({ deviceServer }) => deviceServer),
         offered,
       );
@@ -100,6 +122,12 @@ export class EmbeddedTarget {
     }
   }
 
+  /** Where it listens, with the ports that were picked, in the order of the options. */
+  get portals(): readonly EmbeddedPortal[] {
+    return this.#portals;
+  }
+
+  /** Where the first portal listens. */
   get endpoint(): Endpoint {
     return this.#target.endpoint;
   }

@@ -10,10 +10,12 @@ import { mergeOptions, type SomeOptions } from '../../config/options.ts';
 import { withMountpoint } from '../../config/settings.ts';
 import { formatPortal } from '../../iser/iscsi/name.ts';
 import type { ReadyReport } from '../../mount/mount.ts';
+import { nativeRdma } from '../../mount/rdma.ts';
 import { makeDemoDisk } from '../demo-disk.ts';
 import { EmbeddedTarget } from '../embedded-target.ts';
 import { serve } from '../serve.ts';
 import type { CommandContext } from './context.ts';
+import { spoken } from './target.ts';
 
 export interface DemoArguments {
   /** Undefined: one of its own, made and removed. */
@@ -38,8 +40,13 @@ export async function runDemo(args: DemoArguments, context: CommandContext): Pro
     const disk = join(folder, DISK);
     await makeDemoDisk(disk, DISK_SIZE, join(folder, FILES), environment);
     const mountpoint = args.mountpoint ?? (await makeFolder(join(folder, OWN_MOUNTPOINT)));
+    const hasRdma = nativeRdma.isAvailable;
+    const transport = args.options.transport ?? (hasRdma ? 'iwarp' : 'tcp');
     target = await EmbeddedTarget.start({
-      endpoint: { host: '127.0.0.1', port: 0 },
+      portals: [
+        { endpoint: ANY_PORT, transport: 'tcp' },
+        ...(hasRdma && transport !== 'tcp' ? [{ endpoint: ANY_PORT, transport: 'iwarp' as const }] : []),
+      ],
       name: TARGET_NAME,
       units: [
         { ...UNIT, backing: { file: disk, createSize: undefined }, lun: 0 },
@@ -50,12 +57,17 @@ export async function runDemo(args: DemoArguments, context: CommandContext): Pro
       dataDigest: 'none',
       log: () => {},
     });
-    const portal = { host: target.endpoint.host, port: target.endpoint.port };
-    output.say(`An iSCSI target listens at ${formatPortal(portal)}.`);
+    const where = target.portals.map((portal) => `${formatPortal(portal.endpoint)} (${spoken(portal.transport)})`);
+    output.say(`A target listens at ${where.join(' and ')}.`);
+    if (transport === 'iwarp') output.say('Data travels by RDMA: iSER over iwarp, which is RDMA in software, over a TCP socket.');
+    else if (args.options.transport === undefined)
+      output.say('Data travels by TCP: the RDMA addon is not there (npm run build:native makes it).');
+    const iser = target.portals.find((portal) => portal.transport !== 'tcp');
+    const portal = { ...target.endpoint, ...(iser === undefined ? {} : { iserPort: iser.endpoint.port }) };
     return await serve({
       settings: withMountpoint(
         {
-          options: mergeOptions(args.options),
+          options: mergeOptions(args.options, { transport }),
           discover: [portal],
           targets: [],
           chap: undefined,
@@ -78,6 +90,7 @@ export async function runDemo(args: DemoArguments, context: CommandContext): Pro
   }
 }
 
+const ANY_PORT = { host: '127.0.0.1', port: 0 };
 const UNIT = { blockLength: 512, readOnly: false, volatileCache: false, target: undefined };
 
 async function makeFolder(path: string): Promise<string> {

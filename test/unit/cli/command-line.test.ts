@@ -68,6 +68,16 @@ describe('the command line', () => {
     [['umount'], /^iserfs: mountpoint is missing$/m],
     [['target'], /^iserfs: no LUN to offer$/m],
     [['target', '--memory', '1G', '--block-size', '500'], /^iserfs: --block-size: expected a block size/m],
+    [['mount', '/a', '--portal', 'h,iser-port=x'], /^iserfs: h,iser-port=x: iser-port: expected a port from 1 to 65535$/m],
+    [['mount', '/a', '--portal', 'h', '--iser-port', '0'], /^iserfs: --iser-port 0: expected a port from 1 to 65535$/m],
+    [['ls', 'h', '--iwarp-crc', 'yes'], /^iserfs: --iwarp-crc yes: expected one of on, off$/m],
+    [['target', '--memory', '1G', '--transport', 'iser'], /^iserfs: --transport iser: expected one of tcp, iwarp, verbs$/m],
+    [['target', '--memory', '1G', '--iser-port', 'x'], /^iserfs: --iser-port x: expected a port from 1 to 65535$/m],
+    [['target', '--memory', '1G', '--iser-port', '1', '--transport', 'tcp'], /^iserfs: --iser-port with --transport tcp/m],
+    [
+      ['target', '--memory', '1G', '--iser-port', '1', '--data-digest', 'require'],
+      /^iserfs: --data-digest require cannot be had/m,
+    ],
     [['umount', '/a', '--timeout', 'x'], /^iserfs: --timeout: expected a time/m],
   ])('%j is not understood: exit status 2, one line, the next step', async (argv, line) => {
     const { status, stdout, stderr } = await run(...argv);

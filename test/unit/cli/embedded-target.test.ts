@@ -12,7 +12,7 @@ describe('the embedded target', () => {
     const lines: string[] = [];
     const unit = { lun: undefined, target: undefined, blockLength: 512, readOnly: false, volatileCache: false };
     const target = await EmbeddedTarget.start({
-      endpoint: { host: '127.0.0.1', port: 0 },
+      portals: [{ endpoint: { host: '127.0.0.1', port: 0 }, transport: 'tcp' }],
       name: 'iqn.2024-01.org.example:disks',
       units: [{ ...unit, backing: { file: path, createSize: 8192 } }],
       chap: undefined,
