@@ -23,7 +23,7 @@ import { connectionQuirks } from '../iscsi/peer-quirks.ts';
 import type { Advertisement, QueuePair, RemoteMemory } from '../rdma/provider.ts';
 import type { DataParameters, InitiatorDatamover, InitiatorHandler, TaskBuffers } from './datamover.ts';
 import { IserDatamover, type IserDatamoverParts, UNEXPECTED_MESSAGES } from './iser-datamover.ts';
-import { encodeMessageHeader, type IserMessage } from './iser-message.ts';
+import { encodeMessageHeader, type IserMessage, MESSAGE_HEADER_LENGTH } from './iser-message.ts';
 import { IserNudge } from './iser-nudge.ts';
 import type { Work } from './iser-work.ts';
 import { TagMemory } from './tag-memory.ts';
@@ -143,7 +143,12 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
     { immediateData, firstBurstLength, maxSendDataSegmentLength }: DataParameters,
   ): void {
     const { dataIn, dataOut } = task;
-    const immediate = immediateData ? Math.min(dataOut.length, firstBurstLength, maxSendDataSegmentLength) : 0;
+    const longest = Math.min(
+      firstBurstLength,
+      maxSendDataSegmentLength,
+      message.length - MESSAGE_HEADER_LENGTH - command.ahs.length,
+    );
+    const immediate = immediateData ? Math.min(dataOut.length, longest) : 0;
     let read: RemoteMemory | undefined;
     let write: RemoteMemory | undefined;
     if (dataIn.length > 0) {
