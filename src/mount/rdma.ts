@@ -3,8 +3,9 @@
  * transports over them. The one place that joins the native providers to the iSER data mover.
  */
 
-import { IserfsError } from '../errors.ts';
 import type { InitiatorTransport, TargetTransport } from '../iser/datamover/datamover.ts';
+import { createIserTransport } from '../iser/datamover/iser.ts';
+import { isRdmaAvailable, iwarpProvider, rdmaMemory, verbsDevices, verbsProvider } from '../iser/rdma/native-provider.ts';
 import type { RdmaMemory } from '../iser/rdma/provider.ts';
 
 export interface Rdma {
@@ -18,19 +19,13 @@ export interface Rdma {
   transport(name: 'iwarp' | 'verbs', options: { readonly crc: boolean }): InitiatorTransport & TargetTransport;
 }
 
-const missing = () => new IserfsError('unsupported', 'the RDMA addon is not built', { hint: 'npm run build:native' });
-
 export const nativeRdma: Rdma = {
   get isAvailable() {
-    return false;
+    return isRdmaAvailable();
   },
   get hasDevice() {
-    return false;
+    return verbsDevices().length > 0;
   },
-  memory: () => {
-    throw missing();
-  },
-  transport: () => {
-    throw missing();
-  },
+  memory: rdmaMemory,
+  transport: (name, { crc }) => createIserTransport(name === 'verbs' ? verbsProvider() : iwarpProvider(), { crc }),
 };
