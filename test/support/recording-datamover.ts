@@ -11,6 +11,8 @@ export class RecordingDatamover implements InitiatorDatamover {
   readonly sent: { readonly pdu: InitiatorControlPdu; readonly buffers: TaskBuffers | undefined }[] = [];
   readonly deallocated: number[] = [];
   terminated: 'orderly' | 'abrupt' | undefined;
+  /** Every call of `terminate`. */
+  readonly terminations: ('orderly' | 'abrupt')[] = [];
   /** Buffers count as referenced until a test calls this after `terminate`. */
   releaseBuffers: () => void = () => {};
   holdTermination = false;
@@ -31,9 +33,14 @@ export class RecordingDatamover implements InitiatorDatamover {
 
   terminate(mode: 'orderly' | 'abrupt'): Promise<void> {
     this.terminated ??= mode;
+    this.terminations.push(mode);
     if (!this.holdTermination) return Promise.resolve();
     return new Promise((resolve) => {
-      this.releaseBuffers = resolve;
+      const releaseForOthers = this.releaseBuffers;
+      this.releaseBuffers = () => {
+        releaseForOthers();
+        resolve();
+      };
     });
   }
 

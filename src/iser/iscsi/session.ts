@@ -17,7 +17,6 @@ import { managementText, rejectText } from './code-text.ts';
 import { CommandWindow } from './command-window.ts';
 import { type Exchange, ExchangeTable, type ScsiTask, type TaskRequest } from './exchange-table.ts';
 import { Keepalive } from './keepalive.ts';
-import type { LoginResult } from './login.ts';
 import {
   BHS_LENGTH,
   decodePdu,
@@ -33,45 +32,22 @@ import {
 } from './pdu.ts';
 import { scsiCommand, scsiResult } from './scsi-exchange.ts';
 import { serialAdd, serialLess } from './serial.ts';
+import type { SessionOptions } from './session-options.ts';
 import { encodeText, TextAssembler } from './text.ts';
 
-export interface SessionOptions {
-  readonly datamover: InitiatorDatamover;
-  readonly login: LoginResult;
-  readonly cid: number;
-  /** Milliseconds, only ever growing. */
-  readonly now: () => number;
-  /** A NOP-Out goes out after this long without a PDU from the target. */
-  readonly keepaliveIntervalMs: number;
-  /** The peer is dead when nothing has come for this long after the NOP-Out. */
-  readonly keepaliveTimeoutMs: number;
-  /** Bound on the answer to a task management request and to a logout; then the session is dropped. */
-  readonly managementTimeoutMs: number;
-  /** Commands in flight at most, whatever the window allows. */
-  readonly maxCommands: number;
-  readonly events: SessionEvents;
-}
-
-export interface SessionEvents {
-  /**
-   * The session is over, for `reason`; called once, after every task has been settled. `waitMs` is how
-   * long the target is to be left alone before the next login (Time2Wait).
-   */
-  ended(reason: Error, waitMs: number): void;
-  asynchronousSense(lun: Lun, sense: Uint8Array): void;
-  /** What the target sent may have made `pollTimeout()` earlier. */
-  deadlineMoved(): void;
-}
+export type { SessionEvents, SessionOptions } from './session-options.ts';
 
 type SessionState =
   | { readonly name: 'LOGGED_IN' }
   /** The target asked for a logout; it is sent when the tasks in flight are done, or at `deadline`. */
   | { readonly name: 'LOGOUT_REQUESTED'; readonly deadline: number }
   | { readonly name: 'IN_LOGOUT'; readonly reason: Error }
-  /** The connection is gone and the data mover is letting go of the buffers. */
-  | { readonly name: 'CLEANUP_WAIT' }
+  /** The connection is gone, or closed in order until `deadline`, and the data mover is letting go of the buffers. */
+  | { readonly name: 'CLEANUP_WAIT'; readonly deadline: number }
   | { readonly name: 'FREE' };
 
+/** What is left to be sent or taken when a logout is over is dropped after this. */
+const ORDERLY_END_MS = 1000;
 /** Longest answer to a text request: SendTargets on a portal with many thousands of targets. */
 const MAX_TEXT = 16 * 1024 * 1024;
 
@@ -201,11 +177,18 @@ export class InitiatorSession {
 
   /**
    * Drops the session: every task rejects with `NexusLostError` once the data mover has let go of its buffers.
-   * `waitMs` is by default what was negotiated for a connection that is lost (RFC 7143 §13.15).
+   * `waitMs` is by default what was negotiated for a connection that is lost (RFC 7143 §13.15). Cuts an end in order short.
    */
   drop(reason: Error, waitMs: number = this.#options.login.keys.DefaultTime2Wait * 1000): void {
+    if (this.#state.name === 'CLEANUP_WAIT') this.#cutShort();
+    this.#terminate('abrupt', reason, waitMs);
+  }
+
+  #terminate(mode: 'orderly' | 'abrupt', reason: Error, waitMs: number): void {
     if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
-    this.#state = { name: 'CLEANUP_WAIT' };
+    const deadline = mode === 'orderly' ? this.#options.now() + ORDERLY_END_MS : Number.POSITIVE_INFINITY;
+    this.#state = { name: 'CLEANUP_WAIT', deadline };
+    this.#options.events.deadlineMoved();
     const finish = () => {
       this.#state = { name: 'FREE' };
       this.#failQueue(reason);
@@ -218,7 +201,11 @@ export class InitiatorSession {
       }
       this.#options.events.ended(reason, waitMs);
     };
-    this.#datamover.terminate('abrupt').then(finish, finish);
+    this.#datamover.terminate(mode).then(finish, finish);
+  }
+
+  #cutShort(): void {
+    this.#datamover.terminate('abrupt').catch(() => {}); // what comes of it is awaited already
   }
 
   // ---- what the data mover reports ----
@@ -256,8 +243,9 @@ export class InitiatorSession {
   pollTimeout(): number | undefined {
     switch (this.#state.name) {
       case 'FREE':
-      case 'CLEANUP_WAIT':
         return undefined;
+      case 'CLEANUP_WAIT':
+        return Number.isFinite(this.#state.deadline) ? this.#state.deadline : undefined;
       case 'LOGOUT_REQUESTED':
         return Math.min(this.#state.deadline, this.#exchanges.earliestDeadline, this.#keepaliveDue());
       default:
@@ -266,6 +254,10 @@ export class InitiatorSession {
   }
 
   handleTimeout(now: number): void {
+    if (this.#state.name === 'CLEANUP_WAIT' && now >= this.#state.deadline) {
+      this.#state = { name: 'CLEANUP_WAIT', deadline: Number.POSITIVE_INFINITY };
+      this.#cutShort();
+    }
     if (this.#state.name === 'FREE' || this.#state.name === 'CLEANUP_WAIT') return;
     if (now >= this.#exchanges.earliestDeadline) this.#expire(now);
     if (this.#state.name === 'LOGOUT_REQUESTED' && now >= this.#state.deadline) this.#logoutWhenDrained(true);
@@ -408,7 +400,7 @@ export class InitiatorSession {
       case 'logout-response':
         this.#take(received, 'logout');
         // Time2Wait is for a logout that did not succeed; at ErrorRecoveryLevel 0 it says nothing else (RFC 7143 §11.15.3).
-        this.#endLogout(received.response === 0 ? 0 : received.time2Wait * 1000);
+        this.#terminate('orderly', this.#logoutReason, received.response === 0 ? 0 : received.time2Wait * 1000);
         return;
       case 'asynchronous-message':
         this.#onAsynchronousMessage(received);
@@ -543,9 +535,8 @@ export class InitiatorSession {
     this.logout(new IserfsError('connection-lost', 'the target asked for a logout'));
   }
 
-  #endLogout(waitMs?: number): void {
-    const reason = this.#state.name === 'IN_LOGOUT' ? this.#state.reason : new IserfsError('connection-lost', 'logged out');
-    this.drop(reason, waitMs);
+  get #logoutReason(): Error {
+    return this.#state.name === 'IN_LOGOUT' ? this.#state.reason : new IserfsError('connection-lost', 'logged out');
   }
 
   // ---- time ----
@@ -582,7 +573,7 @@ export class InitiatorSession {
           return;
         }
         case 'logout':
-          this.#endLogout();
+          this.drop(this.#logoutReason);
           return;
         default:
           this.drop(new IserfsError('command-timeout', 'the target did not answer a task management or text request'));

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { errorCode, IserfsError, NexusLostError } from '../../../../src/errors.ts';
-import type { LoginResult } from '../../../../src/iser/iscsi/login.ts';
 import {
   AsyncEvent,
   encodeBhs,
@@ -8,111 +7,20 @@ import {
   pdu,
   RESERVED_TAG,
   RejectReason,
-  type TargetControlPdu,
   TaskManagementCode,
   TaskManagementResponseCode,
 } from '../../../../src/iser/iscsi/pdu.ts';
-import { InitiatorSession } from '../../../../src/iser/iscsi/session.ts';
-import type { ScsiResult } from '../../../../src/scsi/port.ts';
-import { RecordingDatamover } from '../../../support/recording-datamover.ts';
-
-const FIRST_CMD_SN = 100;
-const FIRST_STAT_SN = 500;
-
-function setUp(options: { window?: number; holdTermination?: boolean } = {}) {
-  const datamover = new RecordingDatamover();
-  datamover.holdTermination = options.holdTermination ?? false;
-  let now = 0;
-  const ended: { reason: Error; waitMs: number }[] = [];
-  const asynchronous: { lun: bigint; sense: Uint8Array }[] = [];
-  let movedTo: number | undefined;
-  const login = {
-    tsih: 1,
-    keys: { DefaultTime2Wait: 2 },
-    cmdSn: FIRST_CMD_SN,
-    expStatSn: FIRST_STAT_SN,
-    expCmdSn: FIRST_CMD_SN,
-    maxCmdSn: FIRST_CMD_SN + (options.window ?? 32) - 1,
-  } as LoginResult;
-  const session = new InitiatorSession({
-    datamover,
-    login,
-    cid: 0,
-    now: () => now,
-    keepaliveIntervalMs: 5000,
-    keepaliveTimeoutMs: 5000,
-    managementTimeoutMs: 10_000,
-    maxCommands: 128,
-    events: {
-      ended: (reason, waitMs) => ended.push({ reason, waitMs }),
-      asynchronousSense: (lun, sense) => asynchronous.push({ lun, sense }),
-      deadlineMoved: () => {
-        movedTo = session.pollTimeout();
-      },
-    },
-  });
-  let statSn = FIRST_STAT_SN;
-  let expCmdSn = FIRST_CMD_SN;
-  let maxCmdSn = login.maxCmdSn;
-  return {
-    datamover,
-    session,
-    ended,
-    asynchronous,
-    /** What `pollTimeout` said when the session called for it. */
-    get movedTo() {
-      return movedTo;
-    },
-    submit(command: { dataIn?: Uint8Array; dataOut?: Uint8Array; timeoutMs?: number; lun?: bigint } = {}) {
-      const outcome: { result?: ScsiResult; error?: Error; count: number } = { count: 0 };
-      const abort = session.submit({
-        lun: command.lun ?? 0n,
-        cdb: new Uint8Array(16),
-        timeoutMs: command.timeoutMs ?? 30_000,
-        ...(command.dataIn ? { dataIn: command.dataIn } : {}),
-        ...(command.dataOut ? { dataOut: command.dataOut } : {}),
-        succeed: (result) => {
-          outcome.result = result;
-          outcome.count++;
-        },
-        fail: (error) => {
-          outcome.error = error;
-          outcome.count++;
-        },
-      });
-      return { outcome, abort };
-    },
-    /** Sends a PDU to the session, numbered as a well-behaved target would. */
-    receive(source: TargetControlPdu, transferred = 0) {
-      session.handlePdu({ ...source, statSn, expCmdSn, maxCmdSn } as TargetControlPdu, transferred);
-      if (source.opcode !== 'nop-in' || source.itt !== RESERVED_TAG) statSn++;
-    },
-    openWindow(to: { expCmdSn: number; maxCmdSn: number }) {
-      ({ expCmdSn, maxCmdSn } = to);
-    },
-    at(ms: number) {
-      now = ms;
-      session.handleTimeout(now);
-    },
-  };
-}
-
-function scsiCommands(pdus: readonly { opcode: string }[]): Pdu<'scsi-command'>[] {
-  return pdus.filter((sent): sent is Pdu<'scsi-command'> => sent.opcode === 'scsi-command');
-}
-
-const good = (itt: number) => pdu({ opcode: 'scsi-response', itt });
-const flush = () => new Promise((resolve) => setImmediate(resolve));
+import { FIRST_STAT_SN, flush, good, scsiCommands, setUpSession } from '../../../support/session-fixture.ts';
 
 describe('command window', () => {
   it('gives each command the next CmdSN, once', () => {
-    const { datamover, submit } = setUp();
+    const { datamover, submit } = setUpSession();
     for (let count = 0; count < 3; count++) submit();
     expect(scsiCommands(datamover.take()).map(({ cmdSn }) => cmdSn)).toEqual([100, 101, 102]);
   });
 
   it('holds a command beyond MaxCmdSN until the window opens', () => {
-    const { datamover, submit, receive, openWindow } = setUp({ window: 1 });
+    const { datamover, submit, receive, openWindow } = setUpSession({ window: 1 });
     submit();
     submit();
     const first = scsiCommands(datamover.take());
@@ -123,7 +31,7 @@ describe('command window', () => {
   });
 
   it('opens through the numbers of PDUs that the data mover keeps to itself', () => {
-    const { datamover, session, submit } = setUp({ window: 1 });
+    const { datamover, session, submit } = setUpSession({ window: 1 });
     submit();
     submit();
     datamover.take();
@@ -132,7 +40,7 @@ describe('command window', () => {
   });
 
   it('numbers across the wrap of 32 bits', () => {
-    const { datamover, session, submit } = setUp();
+    const { datamover, session, submit } = setUpSession();
     session.windowNotify(100, 0x7fffff00);
     for (let count = 0; count < 2; count++) submit();
     expect(datamover.take()).toHaveLength(2);
@@ -141,7 +49,7 @@ describe('command window', () => {
 
 describe('answers', () => {
   it('gives status, sense and what was transferred', () => {
-    const { datamover, submit, receive } = setUp();
+    const { datamover, submit, receive } = setUpSession();
     const { outcome } = submit({ dataIn: new Uint8Array(512) });
     const [command] = scsiCommands(datamover.take());
     expect(command).toMatchObject({ read: true, write: false, expectedDataTransferLength: 512 });
@@ -151,7 +59,7 @@ describe('answers', () => {
   });
 
   it('does not believe in more data than arrived', () => {
-    const { datamover, submit, receive } = setUp();
+    const { datamover, submit, receive } = setUpSession();
     const { outcome } = submit({ dataIn: new Uint8Array(512) });
     const [command] = scsiCommands(datamover.take());
     receive(good(command?.itt ?? -1), 100);
@@ -159,7 +67,7 @@ describe('answers', () => {
   });
 
   it('ends the session when StatSN has a gap', async () => {
-    const { datamover, session, submit, ended } = setUp();
+    const { datamover, session, submit, ended } = setUpSession();
     const { outcome } = submit();
     const [command] = scsiCommands(datamover.take());
     session.handlePdu(
@@ -180,7 +88,7 @@ describe('answers', () => {
     ['a logout response to no request', pdu({ opcode: 'logout-response', itt: 77 })],
     ['a reject without the rejected header', pdu({ opcode: 'reject', itt: RESERVED_TAG, reason: 4 })],
   ] as const)('ends the session after %s', async (_name, source) => {
-    const { receive, ended, datamover } = setUp();
+    const { receive, ended, datamover } = setUpSession();
     receive(source);
     await flush();
     expect(errorCode(ended[0]?.reason)).toBe('protocol-error');
@@ -188,7 +96,7 @@ describe('answers', () => {
   });
 
   it('does not believe that a target has taken data that it never asked for', () => {
-    const { datamover, submit, receive } = setUp();
+    const { datamover, submit, receive } = setUpSession();
     const { outcome } = submit({ dataOut: new Uint8Array(512) });
     const [command] = scsiCommands(datamover.take());
     receive(good(command?.itt ?? -1), 100);
@@ -198,7 +106,7 @@ describe('answers', () => {
 
 describe('a rejected command', () => {
   function rejected() {
-    const harness = setUp();
+    const harness = setUpSession();
     const { outcome } = harness.submit();
     const [command] = scsiCommands(harness.datamover.take());
     if (command === undefined) throw new Error('a command was due');
@@ -238,7 +146,7 @@ describe('a rejected command', () => {
   );
 
   it('still has its response to come when only data of it was rejected', async () => {
-    const { datamover, submit, receive, ended } = setUp();
+    const { datamover, submit, receive, ended } = setUpSession();
     const { outcome } = submit({ dataOut: new Uint8Array(512) });
     const [command] = scsiCommands(datamover.take());
     const itt = command?.itt ?? -1;
@@ -253,7 +161,7 @@ describe('a rejected command', () => {
 
 describe('command time-out', () => {
   it('asks the target to abort the task and reports only what the target confirmed', () => {
-    const { datamover, submit, receive, at } = setUp();
+    const { datamover, submit, receive, at } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
     const [command] = scsiCommands(datamover.take());
     at(1000);
@@ -271,7 +179,7 @@ describe('command time-out', () => {
   });
 
   it('takes the response that overtakes the abort', async () => {
-    const { datamover, submit, receive, at, ended } = setUp();
+    const { datamover, submit, receive, at, ended } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
     const [command] = scsiCommands(datamover.take());
     at(1000);
@@ -286,7 +194,7 @@ describe('command time-out', () => {
   });
 
   it('drops the session when the abort is not answered', async () => {
-    const { submit, at, ended, session } = setUp();
+    const { submit, at, ended, session } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
     at(1000);
     session.windowNotify(101, 131); // the peer is alive otherwise
@@ -297,7 +205,7 @@ describe('command time-out', () => {
   });
 
   it('drops the session when the target does not know the task', async () => {
-    const { datamover, submit, receive, at, ended } = setUp();
+    const { datamover, submit, receive, at, ended } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
     at(1000);
     const [abort] = datamover.take().filter(({ opcode }) => opcode === 'task-management-request');
@@ -310,7 +218,7 @@ describe('command time-out', () => {
   });
 
   it('fails a command that never got into the window without touching the wire', () => {
-    const { datamover, submit, at } = setUp({ window: 0 });
+    const { datamover, submit, at } = setUpSession({ window: 0 });
     const { outcome } = submit({ timeoutMs: 1000 });
     at(1000);
     expect(errorCode(outcome.error)).toBe('command-timeout');
@@ -318,7 +226,7 @@ describe('command time-out', () => {
   });
 
   it('ends the session when a response comes for a task that the target said it had aborted', async () => {
-    const { datamover, submit, receive, at, ended } = setUp();
+    const { datamover, submit, receive, at, ended } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
     const [command] = scsiCommands(datamover.take());
     at(1000);
@@ -331,7 +239,7 @@ describe('command time-out', () => {
   });
 
   it('aborts for the owner, once', () => {
-    const { datamover, submit, receive } = setUp();
+    const { datamover, submit, receive } = setUpSession();
     const { outcome, abort } = submit();
     datamover.take();
     abort(new IserfsError('aborted', 'interrupted'));
@@ -346,7 +254,7 @@ describe('command time-out', () => {
 
 describe('logical unit reset', () => {
   it('ends the tasks of that logical unit alone', async () => {
-    const { datamover, session, submit, receive } = setUp();
+    const { datamover, session, submit, receive } = setUpSession();
     const struck = submit({ lun: 1n });
     const spared = submit({ lun: 2n });
     const [, second] = scsiCommands(datamover.take());
@@ -360,7 +268,7 @@ describe('logical unit reset', () => {
   });
 
   it('leaves alone what was sent after it', async () => {
-    const { datamover, session, submit, receive, ended } = setUp();
+    const { datamover, session, submit, receive, ended } = setUpSession();
     const done = session.manage('logical-unit-reset', 1n);
     const [request] = datamover.take();
     const later = submit({ lun: 1n });
@@ -375,7 +283,7 @@ describe('logical unit reset', () => {
   });
 
   it('says when the target cannot', async () => {
-    const { datamover, session, receive } = setUp();
+    const { datamover, session, receive } = setUpSession();
     const done = session.manage('logical-unit-reset', 1n);
     const [request] = datamover.take();
     receive(
@@ -387,7 +295,7 @@ describe('logical unit reset', () => {
 
 describe('keepalive', () => {
   it('pings after 5 s of silence and gives up 5 s later', async () => {
-    const { datamover, session, submit, at, ended } = setUp();
+    const { datamover, session, submit, at, ended } = setUpSession();
     const { outcome } = submit();
     datamover.take();
     at(4999);
@@ -402,7 +310,7 @@ describe('keepalive', () => {
   });
 
   it('goes on after an answer', async () => {
-    const { datamover, receive, at, ended, session } = setUp();
+    const { datamover, receive, at, ended, session } = setUpSession();
     at(5000);
     const [ping] = datamover.take();
     receive(pdu({ opcode: 'nop-in', itt: ping?.itt ?? -1, ttt: RESERVED_TAG }));
@@ -414,7 +322,7 @@ describe('keepalive', () => {
   });
 
   it('counts any PDU as a sign of life while a ping is out', async () => {
-    const { session, at, ended } = setUp();
+    const { session, at, ended } = setUpSession();
     at(5000);
     at(9000);
     session.windowNotify(100, 131);
@@ -426,7 +334,7 @@ describe('keepalive', () => {
   });
 
   it('answers a ping with its tag and LUN, and a mere NOP-In not at all', () => {
-    const { datamover, receive } = setUp();
+    const { datamover, receive } = setUpSession();
     receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: 0x1234, lun: 5n }));
     expect(datamover.take()).toMatchObject([{ opcode: 'nop-out', itt: RESERVED_TAG, ttt: 0x1234, lun: 5n, immediate: true }]);
     receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: RESERVED_TAG }));
@@ -439,13 +347,13 @@ describe('asynchronous messages', () => {
     pdu({ opcode: 'asynchronous-message', itt: RESERVED_TAG, asyncEvent: event, ...fields });
 
   it('hands sense data up', () => {
-    const { receive, asynchronous } = setUp();
+    const { receive, asynchronous } = setUpSession();
     receive(message(AsyncEvent['scsi-event'], { lun: 3n, data: Uint8Array.of(0, 2, 0x70, 0) }));
     expect(asynchronous).toEqual([{ lun: 3n, sense: Uint8Array.of(0x70, 0) }]);
   });
 
   it('logs out when asked, after the commands in flight', async () => {
-    const { datamover, submit, receive, ended } = setUp();
+    const { datamover, submit, receive, ended } = setUpSession();
     const running = submit();
     const [command] = scsiCommands(datamover.take());
     receive(message(AsyncEvent['logout-requested'], { parameter3: 10 }));
@@ -462,7 +370,7 @@ describe('asynchronous messages', () => {
   });
 
   it('logs out in time although a command hangs', () => {
-    const harness = setUp();
+    const harness = setUpSession();
     const { datamover, submit, receive, at } = harness;
     submit();
     datamover.take();
@@ -476,14 +384,14 @@ describe('asynchronous messages', () => {
     ['connection', AsyncEvent['connection-dropped']],
     ['session', AsyncEvent['session-dropped']],
   ])('ends when the target drops the %s, and keeps to Time2Wait', async (_what, event) => {
-    const { receive, ended } = setUp();
+    const { receive, ended } = setUpSession();
     receive(message(event, { parameter2: 3, parameter3: 20 }));
     await flush();
     expect(ended).toMatchObject([{ waitMs: 3000 }]);
   });
 
   it('negotiates again when asked', () => {
-    const { datamover, receive, session } = setUp();
+    const { datamover, receive, session } = setUpSession();
     receive(message(AsyncEvent['negotiation-requested'], { parameter3: 10 }));
     const [request] = datamover.take();
     expect(request).toMatchObject({ opcode: 'text-request', final: true });
@@ -495,7 +403,7 @@ describe('asynchronous messages', () => {
 
 describe('text exchange', () => {
   it('collects an answer in pieces', async () => {
-    const { datamover, session, receive } = setUp();
+    const { datamover, session, receive } = setUpSession();
     const text = session.exchangeText([['SendTargets', 'All']]);
     const [request] = datamover.take();
     expect(Buffer.from(request?.data ?? []).toString()).toBe('SendTargets=All\0');
@@ -504,74 +412,5 @@ describe('text exchange', () => {
     expect(datamover.take()).toMatchObject([{ opcode: 'text-request', itt, ttt: 9, data: new Uint8Array(0) }]);
     receive(pdu({ opcode: 'text-response', itt, ttt: RESERVED_TAG, final: true, data: Buffer.from('4.com.example:a\0') }));
     expect(Buffer.from(await text).toString()).toBe('TargetName=iqn.2001-04.com.example:a\0');
-  });
-});
-
-describe('end of the session', () => {
-  it('settles tasks only when the data mover has let go of their buffers', async () => {
-    const { datamover, session, submit, ended } = setUp({ holdTermination: true, window: 1 });
-    const sent = submit();
-    const queued = submit();
-    session.connectionTerminated(new Error('reset by peer'));
-    await flush();
-    expect(sent.outcome.count + ended.length).toBe(0);
-    datamover.releaseBuffers();
-    await flush();
-    expect(sent.outcome.error).toMatchObject({ mayHaveExecuted: true });
-    expect(queued.outcome.error).toMatchObject({ mayHaveExecuted: false });
-    expect(ended).toHaveLength(1);
-    expect(session.commandsInFlight).toBe(0);
-  });
-
-  it('refuses what is submitted afterwards', async () => {
-    const { session, submit } = setUp();
-    session.drop(new Error('gone'));
-    await flush();
-    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
-    await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
-    expect(session.pollTimeout()).toBeUndefined();
-  });
-
-  it('logs out, and ends although the answer does not come', async () => {
-    const { datamover, session, at, ended } = setUp();
-    session.logout(new Error('enough'));
-    expect(datamover.take()).toMatchObject([{ opcode: 'logout-request', reason: 0, immediate: true }]);
-    at(10_000);
-    await flush();
-    expect(ended[0]?.reason.message).toBe('enough');
-  });
-
-  it('sends no request after the logout', async () => {
-    const { datamover, session, submit, receive } = setUp();
-    const { abort, outcome } = submit();
-    session.logout(new Error('enough'));
-    const sent = datamover.take().length;
-    abort(new IserfsError('aborted', 'interrupted'));
-    receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: 7 }));
-    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
-    await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
-    expect({ sent, more: datamover.take() }).toEqual({ sent: 2, more: [] });
-    session.drop(new Error('gone'));
-    await flush();
-    expect(outcome.count).toBe(1);
-  });
-
-  it.each([
-    ['nothing after a logout', 0, 0],
-    ['what the target says after a logout that failed', 3, 7000],
-  ])('has the target left alone for %s', async (_name, response, waitMs) => {
-    const { datamover, session, receive, ended } = setUp();
-    session.logout(new Error('enough'));
-    const [request] = datamover.take();
-    receive(pdu({ opcode: 'logout-response', itt: request?.itt ?? -1, response, time2Wait: 7 }));
-    await flush();
-    expect(ended).toMatchObject([{ waitMs }]);
-  });
-
-  it('has the target left alone for DefaultTime2Wait after a lost connection', async () => {
-    const { session, ended } = setUp();
-    session.connectionTerminated(new Error('reset by peer'));
-    await flush();
-    expect(ended).toMatchObject([{ waitMs: 2000 }]);
   });
 });
