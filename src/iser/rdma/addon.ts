@@ -1,0 +1,169 @@
+/**
+ * The RDMA addon, `native/addon`: the only place that loads it. What it exports is checked once; the types
+ * below are the contract with `native/addon/context_exports.cc`. Connections, listeners, requests and
+ * arenas are numbers to it.
+ */
+
+import { createRequire } from 'node:module';
+import { IserfsError } from '../../errors.ts';
+import type { ProviderName } from './provider.ts';
+
+/** Changes together with `interfaceVersion` in `native/addon/records.h`. */
+const INTERFACE_VERSION = 1;
+/** From `src/iser/rdma` and from `dist/iser/rdma` alike. */
+const ADDON_PATH = '../../../native/build/iserfs_rdma.node';
+const BUILD_HINT = 'Build it with `npm run build:native`.';
+
+export interface AddonQueuePairOptions {
+  readonly sendDepth: number;
+  readonly receiveDepth: number;
+  readonly advertisementDepth: number;
+  readonly ird: number;
+  readonly ord: number;
+  readonly crc: boolean;
+  readonly privateData: Uint8Array;
+  /** Four words each: id, arena, offset, length. */
+  readonly receives: Uint32Array;
+}
+
+/** Comes with `established`. */
+export interface AddonFacts {
+  readonly device: string;
+  readonly fabric: string;
+  readonly localAddress: string;
+  readonly remoteAddress: string;
+  readonly ird: number;
+  readonly ord: number;
+  readonly crc: boolean | undefined;
+  /** `Protection` in `native/provider/provider.h`. */
+  readonly protection: number;
+  readonly privateData: Uint8Array;
+}
+
+/** Comes with `closed`. What the addon throws has the same code as its `failure`. */
+export interface AddonFailure {
+  /** `FailureCode` in `native/provider/provider.h`. */
+  readonly code: number;
+  readonly text: string;
+}
+
+/** Comes with `requested`. */
+export interface AddonRequest {
+  readonly request: number;
+  readonly remoteAddress: string;
+  readonly privateData: Uint8Array;
+}
+
+export type AddonNotice = AddonFacts | AddonFailure | AddonRequest;
+
+/** `count` events are in `records`; a notice for each that is no completion. */
+export type Deliver = (count: number, notices: readonly AddonNotice[] | undefined) => void;
+
+/**
+ * Numbers throw RangeError where they are out of range, TypeError where they name nothing (any more).
+ * Segments are an arena's number, an offset and a length.
+ */
+export interface AddonContext {
+  /** See `event-records.ts`. */
+  readonly records: Uint32Array;
+  /** Tag and address, as the last `advertise` answered. */
+  readonly advertised: Float64Array;
+  allocate(length: number): { readonly id: number; readonly buffer: ArrayBuffer };
+  free(id: number, buffer: ArrayBuffer): void;
+  openProvider(provider: ProviderName): void;
+  listDevices(): { name: string; fabric: string }[];
+  connect(provider: ProviderName, host: string, port: number, options: AddonQueuePairOptions, timeoutMs: number): number;
+  listen(provider: ProviderName, host: string, port: number): { readonly listener: number; readonly localAddress: string };
+  closeListener(listener: number): void;
+  accept(request: number, options: AddonQueuePairOptions): number;
+  /** Ignored where the request was answered. */
+  reject(request: number): void;
+  postReceive(connection: number, id: number, arena: number, offset: number, length: number): void;
+  postSend(
+    connection: number,
+    id: number,
+    invalidate: number | undefined,
+    ...segments: [number, number, number] | [number, number, number, number, number, number]
+  ): void;
+  postWrite(connection: number, id: number, tag: number, address: bigint, arena: number, offset: number, length: number): void;
+  postRead(connection: number, id: number, tag: number, address: bigint, arena: number, offset: number, length: number): void;
+  /** `access`: 0 for remote write, 1 for remote read. Answers in `advertised`. */
+  advertise(connection: number, access: number, arena: number, offset: number, length: number): void;
+  revoke(connection: number, tag: number): void;
+  close(connection: number, abruptly: boolean): void;
+  /** After `closed`: takes out the requests that did not complete, as three words each: opcode, id, length. */
+  flush(connection: number): Uint32Array | undefined;
+  /** After `closed`: forgets the connection, whose number names nothing from now on. */
+  retire(connection: number): void;
+}
+
+interface Addon {
+  open(deliver: Deliver): AddonContext;
+}
+
+const methods = [
+  'allocate',
+  'free',
+  'openProvider',
+  'listDevices',
+  'connect',
+  'listen',
+  'closeListener',
+  'accept',
+  'reject',
+  'postReceive',
+  'postSend',
+  'postWrite',
+  'postRead',
+  'advertise',
+  'revoke',
+  'close',
+  'flush',
+  'retire',
+] as const satisfies readonly (keyof AddonContext)[];
+
+/** A context of the addon, whose events `deliver` is called with. Throws `unsupported` where there is no addon that can be used. */
+export function openAddon(deliver: Deliver): AddonContext {
+  const context = loadAddon().open(deliver);
+  if (!isContext(context)) throw unusable('is of another version');
+  return context;
+}
+
+function loadAddon(): Addon {
+  const require = createRequire(import.meta.url);
+  let addon: unknown;
+  try {
+    addon = require(ADDON_PATH);
+  } catch (error) {
+    const isMissing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND';
+    throw unusable(isMissing ? 'is not built' : 'does not load', error);
+  }
+  if (!isAddon(addon)) throw unusable('is of another version');
+  return addon;
+}
+
+function unusable(what: string, cause?: unknown): IserfsError {
+  const reason = cause instanceof Error && what === 'does not load' ? `: ${cause.message.split('\n')[0]}` : '';
+  return new IserfsError('unsupported', `the RDMA addon ${what}${reason}`, { hint: BUILD_HINT });
+}
+
+function isAddon(value: unknown): value is Addon {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'version' in value &&
+    value.version === INTERFACE_VERSION &&
+    'open' in value &&
+    typeof value.open === 'function'
+  );
+}
+
+function isContext(value: unknown): value is AddonContext {
+  if (typeof value !== 'object' || value === null) return false;
+  const context = value as Readonly<Record<string, unknown>>;
+  return (
+    context['records'] instanceof Uint32Array &&
+    context['advertised'] instanceof Float64Array &&
+    methods.every((name) => typeof context[name] === 'function')
+  );
+}
