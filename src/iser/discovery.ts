@@ -3,9 +3,10 @@
  * A discovery session of its own, logged out at the end.
  */
 
-import { IserfsError, ProtocolError } from '../errors.ts';
-import { CID, type ConnectionOptions, openConnection } from './connection.ts';
+import { errorCode, IserfsError, ProtocolError } from '../errors.ts';
+import { CID, type Connection, type ConnectionOptions, openConnection } from './connection.ts';
 import { formatPortal, isValidIscsiName, type Portal, parseTargetAddress } from './iscsi/name.ts';
+import { needsFirstRequestHeld } from './iscsi/peer-quirks.ts';
 import { InitiatorSession } from './iscsi/session.ts';
 import { decodeText } from './iscsi/text.ts';
 
@@ -28,8 +29,24 @@ export async function discoverTargets(
   portal: Portal,
   signal?: AbortSignal,
 ): Promise<DiscoveryResult> {
-  const { clock, loginTimeoutMs } = options;
-  const connection = await openConnection(options, portal, { sessionType: 'discovery', timeoutMs: loginTimeoutMs }, signal);
+  const open = () => openConnection(options, portal, { sessionType: 'discovery', timeoutMs: options.loginTimeoutMs }, signal);
+  const connection = await open();
+  try {
+    return await askForTargets(options, portal, connection, signal);
+  } catch (error) {
+    const mayBeTooEarly = needsFirstRequestHeld(connection.result) && errorCode(error) === 'connection-lost';
+    if (!mayBeTooEarly || signal?.aborted) throw error;
+    return await askForTargets(options, portal, await open(), signal);
+  }
+}
+
+/** Ends the connection, whatever comes of it. */
+async function askForTargets(
+  { clock, loginTimeoutMs }: ConnectionOptions,
+  portal: Portal,
+  connection: Connection,
+  signal: AbortSignal | undefined,
+): Promise<DiscoveryResult> {
   let markEnded: () => void = () => {};
   const ended = new Promise<void>((resolve) => {
     markEnded = resolve;

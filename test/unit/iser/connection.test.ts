@@ -1,0 +1,247 @@
+/** What becomes of a login in time: held, cut, abandoned, tried again. The target is played PDU by PDU, on a virtual clock. */
+
+import { describe, expect, it } from 'vitest';
+import { errorCode, IserfsError } from '../../../src/errors.ts';
+import { type Connection, openConnection } from '../../../src/iser/connection.ts';
+import { discoverTargets } from '../../../src/iser/discovery.ts';
+import { Initiator } from '../../../src/iser/initiator.ts';
+import { encodeText } from '../../../src/iser/iscsi/text.ts';
+import { testUnitReadyCdb } from '../../../src/scsi/cdb.ts';
+import { PlayedTarget, SOUND_NUMBERS, TGTD_NUMBERS } from '../../support/played-target.ts';
+import { VirtualClock } from '../../support/virtual-clock.ts';
+
+const PORTAL = { host: '192.0.2.1', port: 3260 };
+const TARGET_NAME = 'iqn.2026-01.io.iserfs.test:played';
+
+function setUp(options: ConstructorParameters<typeof PlayedTarget>[0] = {}) {
+  const clock = new VirtualClock();
+  const target = new PlayedTarget(options);
+  const connectionOptions = {
+    initiatorName: 'iqn.2026-01.io.iserfs.test:initiator',
+    isid: 0x80_00_00_00_00_01,
+    transport: target,
+    loginTimeoutMs: 5000,
+    clock,
+    random: (length: number) => new Uint8Array(length),
+  };
+  return { clock, target, connectionOptions };
+}
+
+/** Begins a login; what has become of it can be looked at any time. */
+async function beginLogin(options: ConstructorParameters<typeof PlayedTarget>[0] = {}) {
+  const { clock, target, connectionOptions } = setUp(options);
+  const controller = new AbortController();
+  const purpose = { sessionType: 'normal', targetName: TARGET_NAME, timeoutMs: 5000 } as const;
+  const outcome: { connection?: Connection; error?: unknown } = {};
+  openConnection(connectionOptions, PORTAL, purpose, controller.signal).then(
+    (connection) => {
+      outcome.connection = connection;
+    },
+    (error: unknown) => {
+      outcome.error = error;
+    },
+  );
+  await clock.advance(0);
+  return { clock, target, outcome, abort: () => controller.abort() };
+}
+
+describe('the first request after a login', () => {
+  it('is held for 100 ms where the login response has the numbers of tgtd', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.grantLogin(TGTD_NUMBERS);
+    await clock.advance(99);
+    expect(outcome).toEqual({});
+    await clock.advance(1);
+    expect(outcome.connection?.result).toMatchObject({ cmdSn: 1, keys: { RDMAExtensions: true } });
+  });
+
+  it('is held for no time with any other target', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.grantLogin(SOUND_NUMBERS);
+    await clock.advance(0);
+    expect(outcome.connection).toBeDefined();
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('is not sent on a connection that ends while it is held: the login is tried again', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.grantLogin(TGTD_NUMBERS);
+    await clock.advance(50);
+    target.newest.close();
+    await clock.advance(250);
+    expect(target.connections).toHaveLength(2);
+    target.newest.grantLogin(TGTD_NUMBERS);
+    await clock.advance(100);
+    expect(outcome.connection?.datamover).toBe(target.newest.datamover);
+  });
+});
+
+describe('a login that the peer cuts', () => {
+  it('is tried again after 200 and 800 ms over iSER, and fails then', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.close();
+    await clock.advance(199);
+    expect(target.connections).toHaveLength(1);
+    await clock.advance(1);
+    expect(target.connections).toHaveLength(2);
+    target.newest.close();
+    await clock.advance(799);
+    expect(target.connections).toHaveLength(2);
+    await clock.advance(1);
+    expect(target.connections).toHaveLength(3);
+    expect(outcome).toEqual({});
+    target.newest.close();
+    await clock.advance(0);
+    expect(errorCode(outcome.error)).toBe('unreachable');
+    expect(outcome.error).toMatchObject({ message: expect.stringContaining('closed the connection during login') });
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('goes on where a later attempt goes through', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.close();
+    await clock.advance(200);
+    target.newest.grantLogin();
+    await clock.advance(0);
+    expect(outcome.connection?.datamover).toBe(target.newest.datamover);
+  });
+
+  it('is not tried again over TCP', async () => {
+    const { clock, target, outcome } = await beginLogin({ name: 'tcp', offers: { MaxRecvDataSegmentLength: '262144' } });
+    target.newest.close();
+    await clock.advance(5000);
+    expect(target.connections).toHaveLength(1);
+    expect(errorCode(outcome.error)).toBe('unreachable');
+  });
+
+  it('is not tried again beyond its time', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    await clock.advance(4900);
+    target.newest.close();
+    await clock.advance(0);
+    expect(errorCode(outcome.error)).toBe('unreachable');
+    expect(target.connections).toHaveLength(1);
+  });
+
+  it('is not tried again where the target has said why', async () => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.answerLogin({ statusClass: 2, statusDetail: 3 });
+    target.newest.close();
+    await clock.advance(5000);
+    expect(target.connections).toHaveLength(1);
+    expect(errorCode(outcome.error)).toBe('target-not-found');
+  });
+});
+
+describe('an interrupted login', () => {
+  it('is brought to its end first, what the target proposes answered, and then closed in order', async () => {
+    const { clock, target, outcome, abort } = await beginLogin();
+    abort();
+    await clock.advance(500);
+    expect(outcome).toEqual({});
+    target.newest.answerLogin({ csg: 1 }, { RDMAExtensions: 'Yes', InitiatorRecvDataSegmentLength: '4096' });
+    await clock.advance(0);
+    target.newest.answerLogin({ transit: true, csg: 1, nsg: 3, tsih: 1 }, { TargetRecvDataSegmentLength: '8192' });
+    await clock.advance(0);
+    expect(errorCode(outcome.error)).toBe('aborted');
+    expect(target.newest.datamover.terminated).toBe('orderly');
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('is dropped where the target is silent for two seconds', async () => {
+    const { clock, target, outcome, abort } = await beginLogin();
+    abort();
+    await clock.advance(1999);
+    expect({ ...outcome, terminated: target.newest.datamover.terminated }).toEqual({ terminated: undefined });
+    await clock.advance(1);
+    expect(errorCode(outcome.error)).toBe('aborted');
+    expect(target.newest.datamover.terminated).toBe('abrupt');
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('is not tried again where the target cuts it, or between two attempts', async () => {
+    const cut = await beginLogin();
+    cut.abort();
+    cut.target.newest.close();
+    await cut.clock.advance(0);
+    expect(cut.outcome.error).toBeInstanceOf(IserfsError);
+    const between = await beginLogin();
+    between.target.newest.close();
+    await between.clock.advance(100);
+    between.abort();
+    await between.clock.advance(1000);
+    expect(errorCode(between.outcome.error)).toBe('aborted');
+    expect([cut.target.connections.length, between.target.connections.length]).toEqual([1, 1]);
+  });
+});
+
+describe('a session whose first request comes too early all the same', () => {
+  it('is established again', async () => {
+    const { clock, target, connectionOptions } = setUp();
+    const log: string[] = [];
+    const connecting = Initiator.connect({
+      ...connectionOptions,
+      targetName: TARGET_NAME,
+      portals: [PORTAL],
+      commandTimeoutMs: 30_000,
+      recoveryTimeoutMs: 60_000,
+      keepaliveIntervalMs: 5000,
+      keepaliveTimeoutMs: 5000,
+      maxCommands: 32,
+      log: (line) => log.push(line),
+    });
+    await clock.advance(0);
+    target.newest.grantLogin(TGTD_NUMBERS);
+    await clock.advance(100);
+    const initiator = await connecting;
+    const lost = initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }).catch((error: unknown) => errorCode(error));
+    expect(target.newest.takeOne('scsi-command')).toMatchObject({ cmdSn: 1 });
+    target.newest.close();
+    expect(await lost).toBe('connection-lost');
+    await clock.advance(2100); // DefaultTime2Wait, which nobody has negotiated to be less
+    expect(target.connections).toHaveLength(2);
+    target.newest.grantLogin(TGTD_NUMBERS);
+    await clock.advance(100);
+    expect(initiator.nexus).toBe(2);
+    const answered = initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: 2 });
+    const { itt } = target.newest.takeOne('scsi-command');
+    target.newest.send({ opcode: 'scsi-response', itt, expCmdSn: 2, maxCmdSn: 129 });
+    expect(await answered).toMatchObject({ status: 0 });
+    expect(initiator.status.commandWindow).toBe(128);
+  });
+
+  it.each([
+    ['asks again, once, where the numbers were those of tgtd', TGTD_NUMBERS, 2],
+    ['fails at once with any other target', SOUND_NUMBERS, 1],
+  ])('of discovery: %s', async (_name, numbers, connections) => {
+    const { clock, target, connectionOptions } = setUp();
+    const found = discoverTargets(connectionOptions, PORTAL).then(
+      ({ targets }) => targets.map(({ name }) => name),
+      (error: unknown) => errorCode(error),
+    );
+    for (let count = 1; count <= connections; count++) {
+      await clock.advance(0);
+      target.newest.answerLogin({ transit: true, nsg: 1, ...numbers }, { AuthMethod: 'None' });
+      await clock.advance(0);
+      target.newest.grantLogin(numbers);
+      await clock.advance(100);
+      const { itt } = target.newest.takeOne('text-request');
+      if (count === 1) target.newest.close();
+      else
+        target.newest.send({
+          opcode: 'text-response',
+          final: true,
+          itt,
+          ttt: 0xffff_ffff,
+          data: encodeText([['TargetName', TARGET_NAME]]),
+        });
+    }
+    await clock.advance(0);
+    if (connections > 1) {
+      const { itt } = target.newest.takeOne('logout-request');
+      target.newest.send({ opcode: 'logout-response', itt });
+    }
+    expect(await found).toEqual(connections > 1 ? [TARGET_NAME] : 'connection-lost');
+    expect(target.connections).toHaveLength(connections);
+  });
+});
