@@ -11,6 +11,7 @@ import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import type { PortEvent } from '../../src/scsi/port.ts';
 import type { ServedUnitOptions } from '../../src/scsi/served-unit.ts';
+import { createIserPair } from './iser-pair.ts';
 import { listenMoved, type MovedPortal } from './moved-portal.ts';
 import { SeededRandom } from './seeded-random.ts';
 import { VirtualClock } from './virtual-clock.ts';
@@ -22,6 +23,9 @@ export interface PairOptions {
   readonly units?: readonly ServedUnitOptions[];
   readonly latencyMs?: number;
   readonly initiator?: Partial<InitiatorOptions>;
+  /** What carries PDUs: a stream of bytes as on TCP, or RDMA inside the process. */
+  readonly transport?: 'stream' | 'iser';
+  /** For the stream. */
   readonly stream?: Partial<StreamOptions>;
   /** The initiator knows only a portal that the target has moved away from; `in-circles`: that refers to itself. */
   readonly moved?: 'temporarily' | 'permanently' | 'in-circles';
@@ -50,8 +54,11 @@ export class Pair {
 
   static async connect(options: PairOptions = {}): Promise<Pair> {
     const clock = new VirtualClock();
-    const { stream = {} } = options;
-    const link = createMemoryPair({ clock, latencyMs: options.latencyMs ?? 1, initiatorOptions: stream, targetOptions: stream });
+    const { stream = {}, latencyMs = 1 } = options;
+    const link =
+      options.transport === 'iser'
+        ? createIserPair({ clock, latencyMs })
+        : createMemoryPair({ clock, latencyMs, initiatorOptions: stream, targetOptions: stream });
     const log: string[] = [];
     const random = new SeededRandom(1);
     const bytes = (length: number) => random.bytes(length);
