@@ -46,8 +46,12 @@ const SESSION_OFFERS = [
 
 /** A transport whose initiators are played by the test, PDU by PDU. */
 export class HandDrivenTransport implements TargetTransport {
-  readonly name = 'tcp';
+  readonly name: TargetTransport['name'];
   #accept: ((datamover: TargetDatamover) => TargetHandler) | undefined;
+
+  constructor(name: TargetTransport['name'] = 'tcp') {
+    this.name = name;
+  }
 
   listen(endpoint: Endpoint, accept: (datamover: TargetDatamover) => TargetHandler): Promise<TargetListener> {
     this.#accept = accept;
@@ -62,9 +66,10 @@ export class HandDrivenTransport implements TargetTransport {
     return this.#accept !== undefined;
   }
 
-  connect(localAddress?: string): HandConnection {
+  /** `commandWindow`: how many commands the data mover has room for. */
+  connect(localAddress?: string, commandWindow?: number): HandConnection {
     if (this.#accept === undefined) throw new Error('nobody listens');
-    const datamover = new RecordingTargetDatamover(localAddress);
+    const datamover = new RecordingTargetDatamover(localAddress, commandWindow);
     return new HandConnection(datamover, this.#accept(datamover));
   }
 }

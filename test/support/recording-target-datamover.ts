@@ -25,8 +25,11 @@ export class RecordingTargetDatamover implements TargetDatamover {
   holdData = false;
   readonly #waiting = new Map<number, (reason: Error) => void>();
 
-  constructor(localAddress = '127.0.0.1:3260') {
+  readonly commandWindow: number | undefined;
+
+  constructor(localAddress = '127.0.0.1:3260', commandWindow?: number) {
     this.localAddress = localAddress;
+    this.commandWindow = commandWindow;
   }
 
   keyOffers(): KeyOffers {
