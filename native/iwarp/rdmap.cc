@@ -175,4 +175,8 @@ std::string describeTerminate(std::span<const std::byte> payload) {
   return text + ")";
 }
 
+bool blamesReadRequest(std::span<const std::byte> payload) noexcept {
+  return payload.size() > 2 && (std::to_integer<unsigned>(payload[2]) & rdmapHeaderPresent) != 0;
+}
+
 }  // namespace iserfs::rdma::iwarp

@@ -141,6 +141,9 @@ std::vector<std::byte> buildTerminate(TerminateCode code, std::span<const std::b
  */
 std::string describeTerminate(std::span<const std::byte> payload);
 
+/** Whether a Terminate message is about a Read Request of ours. */
+bool blamesReadRequest(std::span<const std::byte> payload) noexcept;
+
 /** `0x0000abcd`. */
 std::string hex(std::uint64_t value, int digits = 8);
 

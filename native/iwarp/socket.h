@@ -24,7 +24,7 @@ class Descriptor {
   explicit Descriptor(int number) noexcept : number_(number) {}
   Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
+    Descriptor previous(std::exchange(number_, std::exchange(other.number_, -1)));
     return *this;
   }
   ~Descriptor();

@@ -139,8 +139,11 @@ void SocketLoop::run() noexcept {
       if (found == handlers_.end()) continue;
       // It may remove itself.
       const std::shared_ptr<Handler> handler = found->second;
-      const bool both = (event.events & (EPOLLERR | EPOLLHUP)) != 0;
-      handler->socketReady(both || (event.events & (EPOLLIN | EPOLLRDHUP)) != 0, both || (event.events & EPOLLOUT) != 0);
+      const bool isBroken = (event.events & (EPOLLERR | EPOLLHUP)) != 0;
+      const bool isEnding = isBroken || (event.events & EPOLLRDHUP) != 0;
+      handler->socketReady({.readable = isEnding || (event.events & EPOLLIN) != 0,
+                            .writable = isBroken || (event.events & EPOLLOUT) != 0,
+                            .isEnding = isEnding});
     }
   }
   handlers_.clear();

@@ -27,12 +27,19 @@ class SocketLoop {
   using Clock = std::chrono::steady_clock;
   using Task = std::function<void()>;
 
+  struct Readiness {
+    bool readable = false;
+    bool writable = false;
+    /** The peer has closed its direction, or the connection is broken: reading leads to the end, and nothing more will be told. */
+    bool isEnding = false;
+  };
+
   /** Someone with a socket. The loop keeps it from `add` to `remove`. */
   class Handler {
    public:
     virtual ~Handler() = default;
-    /** Loop's thread. The socket may be read, or it may be written; an error or an end makes it both. */
-    virtual void socketReady(bool readable, bool writable) noexcept = 0;
+    /** Loop's thread. */
+    virtual void socketReady(Readiness readiness) noexcept = 0;
   };
 
   /** Throws `ProviderError` (`resources`). */
