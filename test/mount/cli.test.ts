@@ -338,7 +338,7 @@ describe('what cannot be mounted', () => {
       () => ['--portal', target.portal, '--target', DISKS, '--lun', '77'],
       /at 127\.0\.0\.1:\d+: there is no LUN 77\n {2}It shows LUN 0, 3\./,
     ],
-    ['a transport that is not there', () => ['--portal', target.portal, '--transport', 'verbs'], /no transport "verbs"/],
+    ['a transport that is not there', () => ['--portal', target.portal, '--transport', 'verbs'], /RDMA/],
     [
       'a secret file that is missing',
       () => ['--portal', target.portal, '--chap-user', 'u', '--chap-secret-file', '/nowhere/s'],

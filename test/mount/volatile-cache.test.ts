@@ -7,58 +7,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { IoChild } from '../support/child-io.ts';
-import { collectText, ended, type PipedChild, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
-import { cliPath, MountProcess } from '../support/cli-process.ts';
-import { freePort } from '../support/ports.ts';
+import { run, runChecked } from '../support/child-process.ts';
+import { MountProcess } from '../support/cli-process.ts';
+import { TargetProcess } from '../support/target-process.ts';
 import { MiB, Workdir } from '../support/workdir.ts';
 
 const NAME = 'iqn.2026-01.io.iserfs.test:volatile';
 const SIZE = 64 * MiB;
-
-/** `iserfs target` with one LUN in a file, as a process that can be killed. */
-class TargetProcess implements AsyncDisposable {
-  readonly path: string;
-  readonly #port: number;
-  #child: PipedChild | undefined;
-
-  private constructor(path: string, port: number) {
-    this.path = path;
-    this.#port = port;
-  }
-
-  static async start(path: string): Promise<TargetProcess> {
-    const target = new TargetProcess(path, await freePort());
-    await target.start();
-    return target;
-  }
-
-  get portal(): string {
-    return `127.0.0.1:${this.#port}`;
-  }
-
-  async start(): Promise<void> {
-    const args = ['target', '--listen', this.portal, '--name', NAME, '--file', `${this.path},size=${SIZE}`, '--volatile-cache'];
-    const child = spawnGuarded(process.execPath, [cliPath, ...args]);
-    this.#child = child;
-    const stdout = collectText(child.stdout);
-    const stderr = collectText(child.stderr);
-    await waitFor(async () => (stdout.text + stderr.text).includes(this.portal), { withinMs: 10_000, what: 'the target' });
-  }
-
-  /** The power is gone. */
-  async kill(): Promise<void> {
-    const child = this.#child;
-    if (child === undefined) return;
-    this.#child = undefined;
-    const gone = ended(child);
-    child.kill('SIGKILL');
-    await gone;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill();
-  }
-}
 
 let workdir: Workdir;
 beforeEach(() => {
@@ -66,12 +21,16 @@ beforeEach(() => {
   return () => workdir[Symbol.asyncDispose]();
 });
 
+const diskAt = (path: string) => ({ args: ['--name', NAME, '--file', `${path},size=${SIZE}`, '--volatile-cache'] });
+
 async function setUp() {
-  const target = await TargetProcess.start(join(workdir.path, 'disk'));
+  const path = join(workdir.path, 'disk');
+  const target = await TargetProcess.start(diskAt(path));
   const mount = await MountProcess.start({ mountpoint: workdir.folder('mnt'), args: ['--portal', target.portal] });
   const image = join(mount.mountpoint, NAME, 'lun0', 'image');
   return {
     target,
+    path,
     mount,
     image,
     async [Symbol.asyncDispose]() {
@@ -97,7 +56,7 @@ describe('a disk with a volatile cache', () => {
     expect(await sameStart(data, it.image)).toBe(true);
     it.mount.signal('SIGKILL'); // nobody is left to write it again
     await it.target.kill();
-    expect(await sameStart(data, it.target.path)).toBe(false);
+    expect(await sameStart(data, it.path)).toBe(false);
   });
 
   it('has what fsync has promised, whatever comes after', async () => {
@@ -107,7 +66,7 @@ describe('a disk with a volatile cache', () => {
     await runChecked('dd', [`if=${data}`, `of=${it.image}`, 'bs=64k', 'conv=notrunc,fsync', 'status=none']);
     it.mount.signal('SIGKILL');
     await it.target.kill();
-    expect(await sameStart(data, it.target.path)).toBe(true);
+    expect(await sameStart(data, it.path)).toBe(true);
   });
 
   it('gets the writes again that it lost between write and fsync', async () => {
@@ -121,7 +80,7 @@ describe('a disk with a volatile cache', () => {
     await io.fsync(descriptor);
     await it.target.kill(); // what fsync has promised must be in the file by now
     writeFileSync(join(workdir.path, 'data'), data);
-    expect(await sameStart(join(workdir.path, 'data'), it.target.path)).toBe(true);
+    expect(await sameStart(join(workdir.path, 'data'), it.path)).toBe(true);
     const status = JSON.parse(await runChecked('cat', [join(it.mount.mountpoint, NAME, 'lun0', 'status.json')]));
     expect(JSON.stringify(status)).toMatch(/replay|again/i);
   });
@@ -142,8 +101,7 @@ describe('a disk with a volatile cache', () => {
   });
 
   it('fails fsync when it stays away', async () => {
-    const target = await TargetProcess.start(join(workdir.path, 'disk'));
-    await using _target = target;
+    await using target = await TargetProcess.start(diskAt(join(workdir.path, 'disk')));
     await using mount = await MountProcess.start({
       mountpoint: workdir.folder('mnt'),
       args: ['--portal', target.portal, '--recovery-timeout', '2s'],
@@ -174,7 +132,7 @@ describe('a disk with a volatile cache', () => {
       await io.fsync(descriptor);
       await it.target.kill();
       writeFileSync(join(workdir.path, 'promised'), promised);
-      await runChecked('cmp', [join(workdir.path, 'promised'), it.target.path]);
+      await runChecked('cmp', [join(workdir.path, 'promised'), it.path]);
       await it.target.start();
     }
   });
