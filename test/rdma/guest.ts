@@ -26,7 +26,6 @@ const bootWithinMs = 60_000;
 export const guestAddress = '10.0.2.15';
 
 export class Guest implements Machine, AsyncDisposable {
-  readonly name = 'guest';
   readonly #qemu: PipedChild;
   readonly #qemuErrors: { readonly text: string };
   readonly #ended: Promise<unknown>;

@@ -1,5 +1,7 @@
 /** Where the commands of a scenario run: in the guest, or on this machine. A script is bash. */
 
+import { describeOutcome, run } from '../support/child-process.ts';
+
 export interface ScriptOptions {
   /** Exit status 124 after this time. Default 30 000. */
   readonly timeoutMs?: number;
@@ -7,14 +9,26 @@ export interface ScriptOptions {
 
 export interface ScriptOutcome {
   readonly status: number;
-  /** stdout and stderr, as they came. */
+  /** What it printed, on stdout and stderr. */
   readonly output: string;
 }
 
 export interface Machine {
-  readonly name: string;
   /** Runs it to its end. What it starts in the background must write elsewhere. */
   run(script: string, options?: ScriptOptions): Promise<ScriptOutcome>;
   /** Its output; throws unless its exit status is 0. */
   checked(script: string, options?: ScriptOptions): Promise<string>;
 }
+
+/** The machine that the tests run on: the initiator that is outside of the guest. */
+export const here: Machine = {
+  async run(script, { timeoutMs = 30_000 } = {}) {
+    const { status, timedOut, stdout, stderr } = await run('bash', ['-c', script], { timeoutMs });
+    return { status: timedOut ? 124 : (status ?? 128), output: stdout + stderr };
+  },
+  async checked(script, { timeoutMs = 30_000 } = {}) {
+    const outcome = await run('bash', ['-c', script], { timeoutMs });
+    if (outcome.status !== 0) throw new Error(`${script}: ${describeOutcome(outcome)}`);
+    return outcome.stdout;
+  },
+};

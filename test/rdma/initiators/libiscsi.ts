@@ -1,0 +1,162 @@
+/**
+ * libiscsi's iSER initiator, in the guest, by the block driver of QEMU's tools. Known of libiscsi 1.19: it fails reads of more than
+ * 256 KiB by one command, so that the tools are told to ask for less at a time; it cannot log in over iSER in more than one
+ * exchange, and so not with CHAP: against tgtd and LIO, too, it ends with "CQ handle Failed"; where immediate data was agreed on, it
+ * announces such data with its writes and does not send it, and LIO 6.1.192 closes the connection.
+ */
+
+import { waitFor } from '../../support/child-process.ts';
+import { SeededRandom } from '../../support/seeded-random.ts';
+import { lunSize } from '../fabric.ts';
+import type { Guest } from '../guest.ts';
+import { initiatorName, type Offer } from '../targets/target.ts';
+import type { Disk, EndlessWrites, Initiator } from './disk.ts';
+
+const folder = '/tmp/libiscsi';
+const longestTransfer = 128 * 1024;
+const operations = 200;
+const minute = 60_000;
+
+export class LibiscsiInitiator implements Initiator {
+  readonly label = 'libiscsi';
+  readonly folder = folder;
+  readonly machine: Guest;
+  readonly #address: string;
+
+  private constructor(guest: Guest, address: string) {
+    this.machine = guest;
+    this.#address = address;
+  }
+
+  static async start(guest: Guest, address: string): Promise<LibiscsiInitiator> {
+    await guest.checked(`mkdir -p ${folder}`);
+    return new LibiscsiInitiator(guest, address);
+  }
+
+  discover({ port, tcpPort }: Offer): Promise<string> {
+    return this.machine.checked(`iscsi-ls -i ${initiatorName} iscsi://${this.#address}:${tcpPort ?? port}`);
+  }
+
+  async attach(offer: Offer): Promise<Disk> {
+    const disk = new LibiscsiDisk(this.machine, this.#address, offer);
+    await disk.checkSize();
+    return disk;
+  }
+
+  async log(): Promise<string> {
+    return (await this.machine.run(`cat ${folder}/*.log`)).output;
+  }
+}
+
+/** Every operation is a session of its own. */
+class LibiscsiDisk implements Disk {
+  readonly #guest: Guest;
+  /** As QEMU's tools name it. */
+  readonly #image: string;
+
+  constructor(guest: Guest, address: string, offer: Offer) {
+    this.#guest = guest;
+    const unit = [
+      'driver=iser,transport=iser',
+      `portal=${address}:${offer.port},target=${offer.name},lun=${offer.lun}`,
+      `initiator-name=${initiatorName}`,
+    ];
+    const prefixed = unit.join(',').replaceAll(/(^|,)/g, '$1image.');
+    this.#image = `driver=blkdebug,max-transfer=${longestTransfer},${prefixed}`;
+  }
+
+  async checkSize(): Promise<void> {
+    const text = await this.#guest.checked(`qemu-img info --output=json --image-opts ${this.#image}`);
+    const size: unknown = JSON.parse(text)['virtual-size'];
+    if (size !== lunSize) throw new Error(`the LUN has ${size} bytes, not ${lunSize}`);
+  }
+
+  async copyOut(file: string): Promise<void> {
+    await this.#guest.checked(`qemu-img convert -O raw --image-opts ${this.#image} ${file}`, { timeoutMs: minute });
+  }
+
+  async writeRandomly(reference: string, seed: number): Promise<void> {
+    const commands = randomCommands(seed, operations).join('\n');
+    // qemu-io says that a command has failed, and goes on.
+    const output = await this.#guest.checked(
+      `cat >${folder}/commands <<'END'\n${commands}\nEND
+       qemu-io --image-opts ${this.#image} <${folder}/commands 2>&1 | tee ${folder}/random.log
+       qemu-io -f raw ${reference} <${folder}/commands >${folder}/reference.log`,
+      { timeoutMs: 2 * minute },
+    );
+    if (/fail|error/i.test(output)) throw new Error(output);
+    if ((output.match(/^wrote /gm) ?? []).length !== (commands.match(/write /g) ?? []).length) throw new Error(output);
+  }
+
+  /** qemu-io takes commands from a pipe; the same commands go to another one for the reference. */
+  async endlessWrites(reference: string): Promise<EndlessWrites> {
+    const log = `${folder}/endless.log`;
+    await this.#guest.checked(`
+      rm -f ${folder}/stop ${folder}/done ${log}
+      (while [ ! -e ${folder}/stop ]; do
+         for count in 1 2 3 4; do
+           echo write -P $((RANDOM % 255 + 1)) $((RANDOM % ${lunSize / 65536} * 65536)) $((RANDOM % 64 * 1024 + 1024))
+         done
+         echo flush
+         sleep 0.05
+       done | tee >(qemu-io -f raw ${reference} >${folder}/reference.log) | qemu-io --image-opts ${this.#image}
+       echo \${PIPESTATUS[2]} >${folder}/done) >${log} 2>&1 &`);
+    const look = async () => {
+      const { output } = await this.#guest.run(`cat ${log}`);
+      if (/fail|error/i.test(output)) throw new Error(`a write failed: ${output.slice(-2000)}`);
+      return (output.match(/^(qemu-io> )*wrote /gm) ?? []).length;
+    };
+    return {
+      written: look,
+      stop: async () => {
+        await this.#guest.checked(`touch ${folder}/stop`);
+        const isDone = async () => (await this.#guest.run(`[ -e ${folder}/done ] && ! pgrep -x qemu-io`)).status === 0;
+        await waitFor(isDone, { withinMs: minute, everyMs: 200, what: 'the last write' });
+        await look();
+      },
+    };
+  }
+
+  /** Made in a file, which is then written to the LUN as a whole. */
+  async makeFileSystem(): Promise<void> {
+    const file = `${folder}/filesystem`;
+    await this.#guest.checked(
+      `set -e
+       rm -f ${file}
+       truncate -s ${lunSize} ${file}
+       mkfs.ext4 -q -F ${file}
+       qemu-img convert -n -S 0 -f raw --target-image-opts ${file} ${this.#image}
+       rm ${file}`,
+      { timeoutMs: minute },
+    );
+  }
+
+  async checkFileSystem(): Promise<void> {
+    const file = `${folder}/filesystem`;
+    await this.copyOut(file);
+    await this.#guest.checked(`e2fsck -f -n ${file}; status=$?; rm ${file}; exit $status`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** Writes, some of them several at once, and reads that check what was written. */
+function randomCommands(seed: number, count: number): string[] {
+  const random = new SeededRandom(seed);
+  const commands: string[] = [];
+  const stripe = 128; // blocks: writes that are in flight together do not overlap
+  for (let index = 0; index < count; index++) {
+    const offset = 512 * random.below(lunSize / 512 - stripe);
+    const length = 512 * random.between(1, stripe);
+    const pattern = random.between(1, 255);
+    commands.push(`write -P ${pattern} ${offset} ${length}`);
+    if (index % 5 === 0) commands.push(`read -P ${pattern} ${offset} ${length}`);
+    if (index % 10 !== 0) continue;
+    const start = 512 * random.below(lunSize / 512 - 8 * stripe);
+    for (let lane = 0; lane < 8; lane++) {
+      commands.push(`aio_write -P ${random.between(1, 255)} ${start + lane * stripe * 512} ${512 * random.between(1, stripe)}`);
+    }
+    commands.push('aio_flush');
+  }
+  return [...commands, 'flush'];
+}

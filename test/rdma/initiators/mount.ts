@@ -1,0 +1,156 @@
+/** iserfs, mounted by its command line, in the guest or outside of it: a LUN is a file. */
+
+import { join } from 'node:path';
+import { GiveUp, waitFor } from '../../support/child-process.ts';
+import { cliPath, MountProcess } from '../../support/cli-process.ts';
+import type { Workdir } from '../../support/workdir.ts';
+import type { Guest } from '../guest.ts';
+import { here, type Machine } from '../machine.ts';
+import { account, initiatorName, type Offer } from '../targets/target.ts';
+import { type Disk, type Initiator, PathDisk } from './disk.ts';
+
+/** A running `iserfs mount`. */
+interface Mount {
+  readonly mountpoint: string;
+  stop(): Promise<void>;
+}
+
+interface Place {
+  readonly machine: Machine;
+  readonly folder: string;
+  /** What the guest's `port` is called there. */
+  portal(port: number): string;
+  mount(args: readonly string[], secret: string | undefined): Promise<Mount>;
+  log(): Promise<string>;
+}
+
+export class MountInitiator implements Initiator {
+  readonly label: string;
+  readonly #place: Place;
+  readonly #transport: string;
+
+  constructor(place: Place, transport: string) {
+    this.label = `iserfs --transport ${transport}`;
+    this.#place = place;
+    this.#transport = transport;
+  }
+
+  get machine(): Machine {
+    return this.#place.machine;
+  }
+
+  get folder(): string {
+    return this.#place.folder;
+  }
+
+  async discover(offer: Offer): Promise<string> {
+    const { machine } = this.#place;
+    return await machine.checked(`node ${cliPath} discover ${this.#portal(offer)} ${this.#options().join(' ')}`);
+  }
+
+  async attach(offer: Offer, secret?: string): Promise<Disk> {
+    const args = [
+      '--portal',
+      this.#place.portal(offer.port),
+      '--target',
+      offer.name,
+      '--lun',
+      `${offer.lun}`,
+      ...this.#options(),
+    ];
+    const mount = await this.#place.mount(secret === undefined ? args : [...args, '--chap-user', account.user], secret);
+    try {
+      const status = await this.machine.checked(`cat ${mount.mountpoint}/status`);
+      if (!status.includes(this.#transport)) throw new Error(`the status does not name the transport:\n${status}`);
+      const path = join(mount.mountpoint, offer.name, `lun${offer.lun}`, 'image');
+      return new PathDisk({ machine: this.machine, path, folder: this.folder, detach: () => mount.stop() });
+    } catch (error) {
+      await mount.stop();
+      throw error;
+    }
+  }
+
+  log(): Promise<string> {
+    return this.#place.log();
+  }
+
+  #portal({ port, tcpPort }: Offer): string {
+    const portal = this.#place.portal(tcpPort ?? port);
+    return tcpPort === undefined || tcpPort === port ? portal : `${portal},iser-port=${port}`;
+  }
+
+  #options(): string[] {
+    return ['--transport', this.#transport, '--initiator-name', initiatorName];
+  }
+}
+
+/** In the guest, where the portals have `address`. */
+export async function inGuest(guest: Guest, address: string): Promise<Place> {
+  const folder = '/tmp/iserfs';
+  const mountpoint = join(folder, 'mnt');
+  const log = join(folder, 'mount.log');
+  await guest.checked(`modprobe fuse && mkdir -p ${mountpoint}`);
+  const readLog = async () => (await guest.run(`cat ${log}`)).output;
+  return {
+    machine: guest,
+    folder,
+    portal: (port) => `${address}:${port}`,
+    async mount(args, secret) {
+      await guest.checked(`
+        ${secret === undefined ? '' : `export ISERFS_CHAP_SECRET=${secret}`}
+        setsid node ${cliPath} mount ${mountpoint} --foreground ${args.join(' ')} >${log} 2>&1 &
+        echo $! >${folder}/pid`);
+      const stop = async () => {
+        await guest.checked(
+          `pid=$(cat ${folder}/pid)
+           kill -TERM $pid
+           for attempt in $(seq 200); do kill -0 $pid || exit 0; sleep 0.1; done
+           kill -KILL $pid; fusermount3 -u -z ${mountpoint}; echo 'the mount did not stop'; exit 1`,
+          { timeoutMs: 40_000 },
+        );
+      };
+      await waitFor(
+        async () => {
+          const { status } = await guest.run(`
+            kill -0 $(cat ${folder}/pid) || exit 2
+            grep -q ' ${mountpoint} ' /proc/self/mountinfo && timeout 5 head -c 1 ${mountpoint}/status >/dev/null`);
+          if (status === 2) throw new MountEnded(await readLog());
+          return status === 0;
+        },
+        { withinMs: 60_000, everyMs: 200, what: 'the mount to be ready' },
+      ).catch(async (error: unknown) => {
+        await stop().catch(() => {});
+        throw error instanceof MountEnded ? error : new Error(await readLog(), { cause: error });
+      });
+      return { mountpoint, stop };
+    },
+    log: readLog,
+  };
+}
+
+/** On this machine, by TCP ports that the guest forwards. */
+export function outside(guest: Guest, workdir: Workdir): Place {
+  const mountpoint = workdir.folder('mnt');
+  let last: MountProcess | undefined;
+  return {
+    machine: here,
+    folder: workdir.path,
+    portal: (port) => guest.portal(port),
+    async mount(args, secret) {
+      const env = secret === undefined ? process.env : { ...process.env, ISERFS_CHAP_SECRET: secret };
+      const mount = await MountProcess.start({ mountpoint, args, env });
+      last = mount;
+      return {
+        mountpoint,
+        async stop() {
+          const { status } = await mount.stop();
+          await mount[Symbol.asyncDispose]();
+          if (status !== 0) throw new Error(`iserfs mount ended with ${status}\n${mount.stderr}`);
+        },
+      };
+    },
+    log: async () => last?.stderr ?? '',
+  };
+}
+
+class MountEnded extends GiveUp {}

@@ -1,0 +1,60 @@
+/** Over Soft-RoCE: iserfs with verbs against tgtd and LIO; the kernel's initiator and libiscsi against iserfs's target. */
+
+import { afterAll, beforeAll, inject } from 'vitest';
+import { Recorder } from './combination.ts';
+import { bringUp, fabricAddress } from './fabric.ts';
+import { Guest } from './guest.ts';
+import { KernelInitiator } from './initiators/kernel.ts';
+import { LibiscsiInitiator } from './initiators/libiscsi.ts';
+import { inGuest, MountInitiator } from './initiators/mount.ts';
+import { libiscsiLimits } from './limits.ts';
+import { Embedded } from './targets/embedded.ts';
+import { Lio } from './targets/lio.ts';
+import { Tgtd } from './targets/tgtd.ts';
+
+let guest: Guest;
+const recorder = new Recorder({ name: 'rxe', order: 1, guest: () => guest });
+
+beforeAll(async () => {
+  guest = await Guest.boot(inject('guestImage'));
+  await bringUp(guest, 'rxe');
+});
+afterAll(() => guest?.[Symbol.asyncDispose]());
+
+const mount = async () => new MountInitiator(await inGuest(guest, fabricAddress), process.env['TRY'] ?? 'verbs');
+const path = 'verbs over rxe';
+
+recorder.combination({
+  path,
+  initiator: 'iserfs',
+  target: 'tgtd',
+  setUp: async () => ({ target: await Tgtd.start(guest), initiator: await mount() }),
+});
+
+recorder.combination({
+  path,
+  initiator: 'iserfs',
+  target: 'LIO',
+  setUp: async () => ({ target: await Lio.start(guest, 'rxe'), initiator: await mount() }),
+});
+
+recorder.combination({
+  path,
+  initiator: 'kernel (ib_iser)',
+  target: 'iserfs',
+  setUp: async () => ({
+    target: await Embedded.start(guest, process.env['TRY'] ?? 'verbs'),
+    initiator: await KernelInitiator.start(guest, fabricAddress, process.env['TRY'] === 'tcp' ? 'default' : 'iser'),
+  }),
+});
+
+recorder.combination({
+  path,
+  initiator: 'libiscsi',
+  target: 'iserfs',
+  notApplicable: libiscsiLimits,
+  setUp: async () => ({
+    target: await Embedded.start(guest, process.env['TRY'] ?? 'verbs'),
+    initiator: await LibiscsiInitiator.start(guest, fabricAddress),
+  }),
+});

@@ -1,0 +1,88 @@
+/** iserfs's own target as a process in the guest, for initiators that are not ours. */
+
+import { GiveUp, waitFor } from '../../support/child-process.ts';
+import { projectRoot } from '../../support/cli-process.ts';
+import { fabricAddress, lunFolder, lunSize } from '../fabric.ts';
+import type { Guest } from '../guest.ts';
+import { type Access, account, type Offer, type TestTarget } from './target.ts';
+
+const ports = { open: { port: 3270, tcpPort: 3271 }, chap: { port: 3272, tcpPort: 3273 } };
+const name = 'iqn.2024-01.test:iserfs';
+
+export class Embedded implements TestTarget {
+  readonly label = 'iserfs target';
+  readonly backing = `${lunFolder}/iserfs`;
+  readonly #guest: Guest;
+  readonly #transport: string;
+  readonly #started = new Set<Access>();
+
+  private constructor(guest: Guest, transport: string) {
+    this.#guest = guest;
+    this.#transport = transport;
+  }
+
+  /** `transport`: as for `iserfs target --transport`. */
+  static async start(guest: Guest, transport: string): Promise<Embedded> {
+    const target = new Embedded(guest, transport);
+    await guest.checked(
+      `head -c ${lunSize} /dev/urandom >${target.backing}; head -c ${lunSize} /dev/urandom >${target.#file('chap')}`,
+    );
+    await target.offer('open');
+    return target;
+  }
+
+  /** CHAP is for all targets of one process: the guarded offer is a process of its own, started when it is asked for. */
+  async offer(access: Access): Promise<Offer> {
+    if (!this.#started.has(access)) await this.#start(access);
+    this.#started.add(access);
+    return { ...ports[access], name, lun: 0 };
+  }
+
+  async cut(): Promise<void> {
+    await this.#kill('open');
+    await this.#start('open');
+  }
+
+  async log(): Promise<string> {
+    return (await this.#guest.run('cat /tmp/iserfs-target-*.log')).output;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const access of this.#started) await this.#kill(access);
+  }
+
+  async #start(access: Access): Promise<void> {
+    const { port, tcpPort } = ports[access];
+    const chap = access === 'open' ? '' : `--chap-user ${account.user}`;
+    const log = `/tmp/iserfs-target-${access}.log`;
+    await this.#guest.checked(`
+      export ISERFS_CHAP_SECRET=${access === 'open' ? '' : account.secret}
+      [ -n "$ISERFS_CHAP_SECRET" ] || unset ISERFS_CHAP_SECRET
+      ulimit -c 0
+      setsid node ${projectRoot}/dist/cli.js target --listen ${fabricAddress}:${tcpPort} \\
+        --transport ${this.#transport} --iser-port ${port} \\
+        --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
+      echo $! >/run/iserfs-target-${access}.pid`);
+    await waitFor(async () => this.#isListening(access, log), {
+      withinMs: 60_000,
+      everyMs: 200,
+      what: 'iserfs target to listen',
+    });
+  }
+
+  async #isListening(access: Access, log: string): Promise<boolean> {
+    const { status, output } = await this.#guest.run(`
+      kill -0 $(cat /run/iserfs-target-${access}.pid) || { cat ${log}; exit 2; }
+      grep -q '^Mount it' ${log}`);
+    if (status === 2) throw new GiveUp(`iserfs target ended\n${output}`);
+    return status === 0;
+  }
+
+  async #kill(access: Access): Promise<void> {
+    await this.#guest.run(`kill -KILL $(cat /run/iserfs-target-${access}.pid)`);
+  }
+
+  #file(access: Access): string {
+    return access === 'open' ? this.backing : `${this.backing}-chap`;
+  }
+}
