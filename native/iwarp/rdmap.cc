@@ -147,13 +147,14 @@ void writeReadRequest(std::byte* to, const ReadRequest& request) noexcept {
 }
 
 std::vector<std::byte> buildTerminate(TerminateCode code, std::span<const std::byte> offending) {
-  std::vector<std::byte> payload(4);
+  const bool hasSegment = offending.size() > fpduLengthField;
+  std::vector<std::byte> payload(hasSegment ? 4 + offending.size() : 4);
   payload[0] = static_cast<std::byte>(code.layer << 4 | code.type);
   payload[1] = static_cast<std::byte>(code.code);
-  if (offending.size() > fpduLengthField) {
+  if (hasSegment) {
     const bool hasReadRequest = offending.size() == untaggedHeaderLength + readRequestLength;
     payload[2] = static_cast<std::byte>(segmentLengthPresent | ddpHeaderPresent | (hasReadRequest ? rdmapHeaderPresent : 0));
-    payload.insert(payload.end(), offending.begin(), offending.end());
+    std::copy(offending.begin(), offending.end(), payload.begin() + 4);
   }
   return payload;
 }
