@@ -29,6 +29,7 @@ import {
   type ReadRequest,
   type Segment,
   type SegmentFields,
+  splitEnhanced,
   type TaggedSegment,
   type TerminateFields,
   terminateName,
@@ -114,7 +115,8 @@ export class IwarpPeer implements AsyncDisposable {
       },
       [Symbol.asyncDispose]: async () => {
         for (const peer of accepted) await peer[Symbol.asyncDispose]();
-        await new Promise<void>((resolve) => server.close(() => resolve()));
+        // Connections that were handed out are not its affair any more.
+        server.close();
       },
     };
   }
@@ -144,10 +146,12 @@ export class IwarpPeer implements AsyncDisposable {
     return reply;
   }
 
-  /** The responder's part of the set-up, CRC as the initiator wants it; resolves to the request. */
+  /** The responder's part of the set-up, CRC and read depths as the initiator wants them; resolves to the request. */
   async accepted(options: MpaOptions = {}): Promise<MpaFrame> {
     const request = await this.receiveMpa();
-    this.sendReply({ crc: request.crc, revision: request.revision, enhanced: request.enhanced, ...options });
+    const wanted = request.enhanced ? splitEnhanced(request.privateData).depths : undefined;
+    const depths = wanted === undefined ? null : { ird: wanted.ord, ord: wanted.ird };
+    this.sendReply({ crc: request.crc, revision: request.revision, enhanced: request.enhanced, depths, ...options });
     this.crc = options.crc ?? request.crc;
     return request;
   }
