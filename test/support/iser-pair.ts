@@ -10,19 +10,26 @@ import { decodeMessage, encodeMessage, LONGEST_AHS, MESSAGE_HEADER_LENGTH } from
 import type { Interceptor, MemoryOptions, MemoryPair, MemoryWire, WireEnd } from '../../src/iser/datamover/memory.ts';
 import type { Pdu } from '../../src/iser/iscsi/pdu.ts';
 import { createMemoryProviders, type RdmaInterceptor, type RdmaWire } from '../../src/iser/rdma/memory.ts';
+import type { ArenaSource } from '../../src/scsi/buffer-pool.ts';
 
 export interface IserPairOptions extends Pick<MemoryOptions, 'clock' | 'latencyMs' | 'intercept'> {
   readonly initiatorOptions?: Partial<IserOptions>;
   readonly targetOptions?: Partial<IserOptions>;
 }
 
-export function createIserPair({ clock, latencyMs = 0, intercept, ...options }: IserPairOptions = {}): MemoryPair {
+export interface IserPair extends MemoryPair {
+  /** From which the initiator moves data without a copy. */
+  readonly memory: ArenaSource;
+}
+
+export function createIserPair({ clock, latencyMs = 0, intercept, ...options }: IserPairOptions = {}): IserPair {
   const timing = clock === undefined ? {} : { clock };
   const { initiator, target, wire } = createMemoryProviders({ ...timing, latencyMs });
   return {
     initiator: createIserTransport(initiator, { ...timing, ...options.initiatorOptions }),
     target: createIserTransport(target, { ...timing, ...options.targetOptions }),
     wire: new PduWire(wire, intercept),
+    memory: initiator.memory,
   };
 }
 

@@ -7,9 +7,9 @@
 import type { Clock } from '../../src/clock.ts';
 import { IserfsError, NexusLostError } from '../../src/errors.ts';
 import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
-import type { Medium } from '../../src/scsi/medium.ts';
 import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult, ServerTask } from '../../src/scsi/port.ts';
 import { VolatileCacheMedium } from '../../src/scsi/volatile-cache-medium.ts';
+import { Power } from './power.ts';
 import type { Injection } from './scripted-port.ts';
 
 export interface ServerPortOptions {
@@ -211,40 +211,6 @@ export class ServerPort implements ScsiPort {
   #after(task: Task, callback: () => void): void {
     task.cancel = this.#options.clock.schedule(this.#options.latencyMs(), callback);
   }
-}
-
-/** A medium over an array that keeps its contents when the power goes, and takes no more. */
-class Power implements Medium {
-  readonly readOnly = false;
-  readonly isVolatile = false;
-  readonly isThin = false;
-  isOn = true;
-  readonly #bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  get size(): number {
-    return this.#bytes.length;
-  }
-
-  async read(offset: number, into: Uint8Array): Promise<void> {
-    into.set(this.#bytes.subarray(offset, offset + into.length));
-  }
-
-  async write(offset: number, from: Uint8Array): Promise<void> {
-    if (!this.isOn) throw new IserfsError('medium-error', 'the power is off');
-    this.#bytes.set(from, offset);
-  }
-
-  async flush(): Promise<void> {}
-
-  async discard(): Promise<void> {}
-
-  async resize(): Promise<void> {}
-
-  async close(): Promise<void> {}
 }
 
 /** iSCSI hands every CDB over in 16 bytes. */

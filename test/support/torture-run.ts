@@ -6,7 +6,7 @@
 import { sleep } from '../../src/clock.ts';
 import { errorCode } from '../../src/errors.ts';
 import { BlockCache, type CachedDevice } from '../../src/scsi/block-cache.ts';
-import { BufferPool } from '../../src/scsi/buffer-pool.ts';
+import { type ArenaSource, BufferPool } from '../../src/scsi/buffer-pool.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import type { ScsiCommand, ScsiPort } from '../../src/scsi/port.ts';
 import { check, type Injection } from './scripted-port.ts';
@@ -35,6 +35,8 @@ export interface TorturedPort extends ScsiPort {
   readonly medium: Uint8Array;
   /** What the initiator did that it must not do. */
   readonly violations: readonly string[];
+  /** Where data had best be for it. */
+  readonly memory?: ArenaSource | undefined;
   inject: ((command: ScsiCommand) => Injection | undefined) | undefined;
   stall: ((command: ScsiCommand) => boolean) | undefined;
   loseNexus(): void;
@@ -60,7 +62,7 @@ export class TortureRun {
   readonly #scenario: Scenario;
   readonly #random: SeededRandom;
   readonly #clock = new VirtualClock();
-  readonly #pool = new BufferPool();
+  readonly #pool: BufferPool;
   readonly #port: TorturedPort;
   readonly #history: WriteHistory;
   #remaining: number;
@@ -73,6 +75,7 @@ export class TortureRun {
     this.#random = new SeededRandom(seed);
     this.#remaining = scenario.operations;
     this.#port = makePort({ scenario, clock: this.#clock, random: this.#random });
+    this.#pool = new BufferPool(this.#port.memory);
     this.#port.medium.set(this.#random.bytes(this.#port.medium.length));
     this.#history = new WriteHistory(this.#port.medium);
   }

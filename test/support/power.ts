@@ -1,0 +1,36 @@
+import { IserfsError } from '../../src/errors.ts';
+import type { Medium } from '../../src/scsi/medium.ts';
+
+/** A medium over an array that keeps its contents when the power goes, and takes no more. */
+export class Power implements Medium {
+  readonly readOnly = false;
+  readonly isVolatile = false;
+  readonly isThin = false;
+  isOn = true;
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  get size(): number {
+    return this.#bytes.length;
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    into.set(this.#bytes.subarray(offset, offset + into.length));
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    if (!this.isOn) throw new IserfsError('medium-error', 'the power is off');
+    this.#bytes.set(from, offset);
+  }
+
+  async flush(): Promise<void> {}
+
+  async discard(): Promise<void> {}
+
+  async resize(): Promise<void> {}
+
+  async close(): Promise<void> {}
+}
