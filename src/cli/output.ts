@@ -57,7 +57,8 @@ export function exitStatusOf(error: unknown): number {
 
 const hintsByCode: Readonly<Partial<Record<ErrorCode, string>>> = {
   'protocol-error': 'What answered there may not be an iSCSI target: check the host and the port.',
-  'connection-lost': 'Is it an iSCSI target that answers there? Some hang up on initiator names that they do not know.',
+  'connection-lost':
+    'Is it an iSCSI target that answers there? Some hang up on initiator names that they do not know; one that speaks iSER alone needs --transport iser.',
 };
 
 /** The next step that `error`, or the error that caused it, names. */

@@ -100,22 +100,40 @@ export class Transports {
   }
 
   #loadRdma(name: RdmaName): InitiatorTransport {
-    const { transport } = this.#options;
     if (this.#requiredDigest !== undefined) throw new IserfsError('unsupported', 'digests are required, which RDMA has not');
     const loaded = this.#loaded.get(name);
     if (loaded !== undefined) return loaded;
     try {
-      const made = this.#rdma.transport(name, { crc: this.#options['iwarp-crc'] === 'on' });
+      const made = this.#withAdvice(this.#rdma.transport(name, { crc: this.#options['iwarp-crc'] === 'on' }));
       this.#loaded.set(name, made);
       return made;
     } catch (error) {
-      if (!(error instanceof IserfsError) || error.hint !== undefined) throw error;
-      const hint =
-        transport === 'verbs'
-          ? 'Use --transport iwarp for RDMA in software, which the target must speak too, or --transport tcp.'
-          : 'Use --transport tcp.';
-      throw new IserfsError(error.code, error.message, { hint, cause: error.cause });
+      throw this.#advise(
+        error,
+        name === 'verbs' ? 'RDMA in software, which the target must speak too, is --transport iwarp' : '',
+      );
     }
+  }
+
+  #withAdvice(made: InitiatorTransport): InitiatorTransport {
+    return {
+      name: made.name,
+      connect: async (endpoint, handler, options) => {
+        try {
+          return await made.connect(endpoint, handler, options);
+        } catch (error) {
+          throw errorCode(error) === 'unreachable' ? this.#advise(error, 'another port for iSER is named by --iser-port') : error;
+        }
+      },
+    };
+  }
+
+  /** Whoever asked for RDMA is told what else there is to ask for. */
+  #advise(error: unknown, advice: string): unknown {
+    if (!(error instanceof IserfsError) || forLogin[this.#options.transport].includes('tcp')) return error;
+    const sentence = [advice, '--transport tcp does without RDMA'].filter((part) => part !== '').join('; ');
+    const hint = `${error.hint === undefined ? '' : `${error.hint} `}${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`;
+    return new IserfsError(error.code, error.message, { hint, cause: error.cause });
   }
 
   /** Once per portal and kind of failure; of what the machine lacks, which is the same for all portals, once. */

@@ -734,15 +734,20 @@ describe('iserfs target', () => {
 });
 
 describe('the demo', () => {
-  it('mounts a disk with files in it and leaves nothing behind', async () => {
+  it.each([
+    ['by RDMA', 'iwarp', []],
+    ['by TCP where that is asked for', 'tcp', ['--transport', 'tcp']],
+  ])('mounts a disk with files in it, %s, and leaves nothing behind', async (_how, transport, options) => {
     await using place = new Place();
     await using mount = await MountProcess.start({
       mountpoint: place.mountpoint,
-      args: ['--demo'],
+      args: ['--demo', ...options],
       env: { ...place.env, TMPDIR: place.workdir.folder('tmp') },
     });
     const image = join(place.mountpoint, 'iqn.2026-01.org.iserfs:demo', 'lun0', 'image');
     await waitFor(async () => mount.stderr.includes(`dd if=${image}`), { withinMs: 5000, what: 'the hints' });
+    expect(mount.stderr.includes('Data travels by RDMA: iSER over iwarp')).toBe(transport === 'iwarp');
+    expect(await runChecked('grep', ['^transport: ', join(dirname(dirname(image)), 'status')])).toBe(`transport: ${transport}\n`);
     expect(await runChecked('debugfs', ['-R', 'cat /docs/hello.txt', image])).toBe('Hello from a LUN.\n');
     mount.signal('SIGINT');
     expect(await mount.exit()).toEqual({ status: 0, signal: null });

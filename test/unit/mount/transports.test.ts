@@ -170,7 +170,10 @@ describe('a transport by name', () => {
 
   it.each(['iser', 'iwarp', 'verbs'] as const)('%s never becomes TCP', async (transport) => {
     const [portal = ANYWHERE] = await offer(DISKS, tcp());
-    await expect(login({ transport }, machine('verbs', 'iwarp'), portal)).rejects.toMatchObject({ code: 'unreachable' });
+    await expect(login({ transport }, machine('verbs', 'iwarp'), portal)).rejects.toMatchObject({
+      code: 'unreachable',
+      hint: 'Another port for iSER is named by --iser-port; --transport tcp does without RDMA.',
+    });
   });
 
   it('verbs without a device says what to do', async () => {
