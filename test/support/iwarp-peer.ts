@@ -62,7 +62,7 @@ export interface Message {
 
 export class IwarpPeer implements AsyncDisposable {
   readonly #socket: Socket;
-  #received = Buffer.alloc(0);
+  #received = new Uint8Array(0);
   #ending: Ending | undefined;
   #wake: () => void = () => {};
   #held: Uint8Array[] = [];
@@ -76,7 +76,7 @@ export class IwarpPeer implements AsyncDisposable {
     this.#socket = socket;
     socket.setNoDelay(true);
     socket.on('data', (data) => {
-      this.#received = Buffer.concat([this.#received, data]);
+      this.#received = joined([this.#received, data]);
       this.#wake();
     });
     socket.on('end', () => this.#end('fin'));
@@ -169,7 +169,7 @@ export class IwarpPeer implements AsyncDisposable {
 
   /** What was held leaves in one piece. */
   release(): void {
-    const bytes = Buffer.concat(this.#held);
+    const bytes = joined(this.#held);
     this.#held = [];
     this.delivery = 'whole';
     this.sendBytes(bytes);
@@ -254,7 +254,7 @@ export class IwarpPeer implements AsyncDisposable {
       parts.push(segment.payload);
       length += segment.payload.length;
       if (segment.last)
-        return { opcode: segment.opcode, invalidate: segment.invalidate, msn: segment.msn, payload: Buffer.concat(parts) };
+        return { opcode: segment.opcode, invalidate: segment.invalidate, msn: segment.msn, payload: joined(parts) };
     }
   }
 
@@ -282,7 +282,7 @@ export class IwarpPeer implements AsyncDisposable {
       parts.push(segment);
       if (!segment.last) continue;
       const first = parts[0] ?? segment;
-      const payload = Buffer.concat(parts.map((part) => part.payload));
+      const payload = joined(parts.map((part) => part.payload));
       return { opcode: first.opcode, stag: first.stag, offset: first.offset, payload };
     }
   }
@@ -408,6 +408,11 @@ function* portions(payload: Uint8Array, length: number): Generator<{ offset: num
     const part = payload.subarray(offset, offset + length);
     yield { offset, part, last: offset + length >= payload.length };
   }
+}
+
+/** A copy of all, in one piece. */
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.concat(parts));
 }
 
 function describeSegment(segment: Segment): string {
