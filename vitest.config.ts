@@ -1,11 +1,19 @@
 import { defineConfig } from 'vitest/config';
 
-/** `unit` needs nothing but Node; `mount` and `interop` need what the set-up installs, one file at a time in processes of their own. */
+/** `unit` needs nothing but Node, `native` the RDMA addon; `mount` and `interop` need what the set-up installs, one file at a time in processes of their own. */
 export default defineConfig({
   test: {
     reporters: ['default', './test/support/closing-reporter.ts'],
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      {
+        test: {
+          name: 'native',
+          include: ['test/native/**/*.test.ts'],
+          pool: 'forks',
+          testTimeout: 20_000,
+        },
+      },
       {
         test: {
           name: 'mount',

@@ -28,16 +28,23 @@ export function probeAddon(root) {
 
 /** @returns {import('./setup-packages.mjs').Need[]} what compiling needs and is not there */
 export function compilerNeeds() {
-  const needs = missingNeeds(['addon', 'compiler']);
-  if (findHeaders() === undefined) {
-    needs.push({
+  return [...missingNeeds(['addon', 'compiler']), ...headersNeed('the FUSE addon')];
+}
+
+/**
+ * @param {string} what the headers are for
+ * @returns {import('./setup-packages.mjs').Need[]} Node's headers where they are not there
+ */
+export function headersNeed(what) {
+  if (findHeaders() !== undefined) return [];
+  return [
+    {
       group: 'compiler',
       packages: ['libnode-dev'],
-      why: "Node's headers, which Debian's nodejs package leaves out, for the FUSE addon",
+      why: `Node's headers, which Debian's nodejs package leaves out, for ${what}`,
       isThere: () => findHeaders() !== undefined,
-    });
-  }
-  return needs;
+    },
+  ];
 }
 
 /**
@@ -72,7 +79,7 @@ export function compileAddon(root) {
 }
 
 /** @returns {string | undefined} the folder with node_api.h of the Node that runs this */
-function findHeaders() {
+export function findHeaders() {
   const prefix = dirname(dirname(process.execPath));
   const folders = [join(prefix, 'include', 'node'), '/usr/include/node', '/usr/include/nodejs/src'];
   return folders.find((folder) => existsSync(join(folder, 'node_api.h')));

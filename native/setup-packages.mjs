@@ -5,7 +5,7 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import { runLogged, SetupError, say } from './setup-report.mjs';
 
 /**
@@ -71,6 +71,24 @@ const needs = [
   need('rdma', ['gcc-12'], "the compiler of Debian's kernel, likewise", program('gcc-12')),
   need('rdma', ['libelf1t64', 'libelf1'], "libelf.so.1, which the kernel's build tools are linked to", library('libelf.so.1')),
   need('rdma', ['binutils'], 'strip, likewise', program('strip')),
+  need('rdma-compiler', ['g++'], 'a C++ compiler, for the RDMA addon', program('g++')),
+  need('rdma-compiler', ['make'], 'make, for the RDMA addon', program('make')),
+  need('rdma-headers', ['libibverbs-dev'], "libibverbs' headers, for RDMA devices (verbs)", () =>
+    existsSync('/usr/include/infiniband/verbs.h'),
+  ),
+  need('rdma-headers', ['librdmacm-dev'], "librdmacm's headers, for RDMA devices (verbs)", () =>
+    existsSync('/usr/include/rdma/rdma_cma.h'),
+  ),
+  need('native-test', ['doctest-dev'], 'doctest, for the unit tests of the native code', () =>
+    existsSync('/usr/include/doctest/doctest.h'),
+  ),
+  need(
+    'native-test',
+    ['clang', 'clang-14'],
+    'clang, for the fuzzers of the native code',
+    () => isProgram('clang++') || isProgram('clang++-14'),
+  ),
+  need('native-test', ['libclang-rt-dev', 'libclang-rt-14-dev'], "clang's libFuzzer", hasLibFuzzer),
   need('compiler', ['gcc'], 'a C compiler, for the FUSE addon', program('cc')),
   need('compiler', ['libc6-dev'], "the C library's headers, for the FUSE addon", () => existsSync('/usr/include/stdio.h')),
   need('compiler', ['libfuse-dev'], "libfuse 2's headers, for the FUSE addon", () => existsSync('/usr/include/fuse/fuse.h')),
@@ -240,6 +258,24 @@ function program(...names) {
 /** @param {string} name */
 function library(name) {
   return () => libraryFolders.some((folder) => existsSync(`${folder}/${name}`));
+}
+
+/** clang's run-time library comes in a package of its own, in a folder named after the version. */
+function hasLibFuzzer() {
+  return installedClangs().some((folder) => {
+    const libraries = `${folder}/lib/linux`;
+    return existsSync(libraries) && readdirSync(libraries).some((name) => name.startsWith('libclang_rt.fuzzer-'));
+  });
+}
+
+/** @returns {string[]} the resource folders of the clangs that Debian has installed */
+function installedClangs() {
+  if (!existsSync('/usr/lib')) return [];
+  const roots = readdirSync('/usr/lib').filter((name) => name.startsWith('llvm-'));
+  return roots.flatMap((name) => {
+    const folder = `/usr/lib/${name}/lib/clang`;
+    return existsSync(folder) ? readdirSync(folder).map((version) => `${folder}/${version}`) : [];
+  });
 }
 
 /**

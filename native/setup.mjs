@@ -3,8 +3,11 @@
  * The set-up that `npm run demo` and `npm test` begin with: brings a bare machine (Node and npm, nothing else) to where iserfs
  * runs, and does nothing when all is there. Plain ECMAScript without dependencies, because it runs before there are any.
  *
- *   node native/setup.mjs run|demo|test|rdma     npm dependencies, Debian packages of that group, the addon, the build
- *   node native/setup.mjs addon             only checks the FUSE addon, and compiles it where no prebuilt one loads
+ *   node native/setup.mjs run|demo|test|rdma   npm dependencies, Debian packages up to that group, the addons, the build
+ *   node native/setup.mjs addon                only the addons: FUSE, compiled where no prebuilt one loads, and RDMA
+ *   node native/setup.mjs native-test          only what the tests and fuzzers of the native code need
+ *
+ * Without the RDMA addon iserfs works over TCP: for `run` it is said in one line that it cannot be built, and no more.
  *
  * Whatever it starts writes to a log file whose path is printed when something fails; its own lines go to stderr.
  */
@@ -16,6 +19,7 @@ import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileAddon, compilerNeeds, probeAddon } from './setup-addon.mjs';
 import { installPackages, missingNeeds } from './setup-packages.mjs';
+import { buildRdmaAddon, rdmaAddonIsCurrent, rdmaCompilerNeeds, verbsHeaderNeeds } from './setup-rdma-addon.mjs';
 import { runLogged, SetupError, say } from './setup-report.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -31,15 +35,24 @@ try {
 
 /** @param {string} what */
 function main(what) {
-  if (![...groups, 'addon'].includes(what)) throw new SetupError(`unknown set-up "${what}": one of ${groups.join(', ')}, addon`);
+  const others = ['addon', 'native-test'];
+  if (![...groups, ...others].includes(what)) {
+    throw new SetupError(`unknown set-up "${what}": one of ${[...groups, ...others].join(', ')}`);
+  }
   checkPlatform();
   installDependencies();
-  if (what === 'addon') {
-    ensureAddon([]);
+  if (what === 'native-test') {
+    installPackages([...missingNeeds(['native-test']), ...rdmaCompilerNeeds(), ...verbsHeaderNeeds()]);
     return;
   }
-  ensureAddon(missingNeeds(groups.slice(0, groups.indexOf(what) + 1)));
-  build();
+  const missing = missingNeeds(groups.slice(0, groups.indexOf(what) + 1));
+  const needsRdma = what !== 'run';
+  const rdmaIsCurrent = rdmaAddonIsCurrent(root);
+  if (needsRdma && !rdmaIsCurrent) missing.push(...rdmaCompilerNeeds(), ...verbsHeaderNeeds());
+  ensureAddon(missing);
+  if (needsRdma) ensureRdmaAddon();
+  else if (!rdmaIsCurrent) tryRdmaAddon();
+  if (what !== 'addon') build();
 }
 
 function checkPlatform() {
@@ -107,6 +120,28 @@ function ensureAddon(missing) {
     state = probeAddon(root);
   }
   if (state.type !== 'loads') throw new SetupError(`the FUSE addon (fuse-native) does not load: ${state.reason}`);
+}
+
+/** Compiles the RDMA addon where it is not what the sources say. */
+function ensureRdmaAddon() {
+  if (rdmaAddonIsCurrent(root)) return;
+  say('compiling the RDMA addon (make -C native addon)');
+  buildRdmaAddon(root);
+}
+
+/** The same for those who can do without: with what is there, where nothing can be installed. */
+function tryRdmaAddon() {
+  try {
+    try {
+      installPackages([...rdmaCompilerNeeds(), ...verbsHeaderNeeds()]);
+    } catch (error) {
+      if (!(error instanceof SetupError) || rdmaCompilerNeeds().length > 0) throw error;
+    }
+    ensureRdmaAddon();
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    say(`there is TCP only, without RDMA: ${error.message}`);
+  }
 }
 
 /** Runs tsc when the sources differ from those of the last build, and drops output whose source is gone. */

@@ -149,6 +149,7 @@ class MemoryNetwork implements RdmaWire {
     const name = formatPortal(endpoint);
     const { signal, timeoutMs } = options;
     return new Promise((resolve, reject) => {
+      for (const { bytes } of options.receives) arenas.addressOf(bytes);
       const settle = () => {
         const wasSettled = connecting.isSettled;
         connecting.isSettled = true;
@@ -191,10 +192,14 @@ class MemoryNetwork implements RdmaWire {
       return;
     }
     const near = formatPortal({ host: '127.0.0.1', port: this.#nextPort++ });
+    let isAnswered = false;
     listening.onRequest({
       remoteAddress: near,
       privateData: connecting.options.privateData,
       accept: async (options, events) => {
+        if (isAnswered) throw new TypeError('the connection request was answered before');
+        for (const { bytes } of options.receives) listening.arenas.addressOf(bytes);
+        isAnswered = true;
         if (connecting.isSettled) throw new IserfsError('connection-lost', `${near} does not want to connect any more`);
         const connection = this.#join(connecting, near, listening.arenas, options, events);
         answer(() => {
@@ -204,6 +209,8 @@ class MemoryNetwork implements RdmaWire {
         return connection.target;
       },
       reject: () => {
+        if (isAnswered) return;
+        isAnswered = true;
         answer(() => connecting.refused('the connection was rejected'));
       },
     });

@@ -1,0 +1,218 @@
+/** How connections come about, and how they do not. */
+
+import { expect, it } from 'vitest';
+import { IserfsError } from '../../src/errors.ts';
+import type { ConnectionRequest } from '../../src/iser/rdma/provider.ts';
+import type { RdmaEnd } from '../support/rdma-end.ts';
+import type { RdmaContractPart } from './rdma-provider.ts';
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+export const connectingContract: RdmaContractPart = (current) => {
+  it('says at both ends who is connected to whom', async () => {
+    const { initiator, target } = await current().pair();
+    expect(initiator.queuePair.remoteAddress).toBe(target.queuePair.localAddress);
+    expect(target.queuePair.remoteAddress).toBe(initiator.queuePair.localAddress);
+    expect(initiator.queuePair.localAddress).toMatch(/:\d+$/);
+  });
+
+  it('says which device it runs on and how memory is protected', async () => {
+    const { initiator, target } = await current().pair();
+    for (const { queuePair } of [initiator, target]) {
+      expect(queuePair.device).not.toBe('');
+      expect(queuePair.fabric).not.toBe('');
+      expect(['tag', 'window', 'region']).toContain(queuePair.protection);
+    }
+    expect(target.queuePair.crc).toBe(initiator.queuePair.crc);
+  });
+
+  it('carries private data in both directions', async () => {
+    const bench = current();
+    const target = bench.newTarget();
+    let asked: Uint8Array | undefined;
+    const { endpoint } = await bench.listen((request) => {
+      asked = request.privateData;
+      void bench.accept(request, target, { privateData: bytes('pong') });
+    });
+    const initiator = await bench.connect(endpoint, bench.newInitiator(), { privateData: bytes('ping') });
+    expect(asked?.slice(0, 4)).toEqual(bytes('ping'));
+    expect(initiator.queuePair.privateData.slice(0, 4)).toEqual(bytes('pong'));
+    // Some fabrics pad it, with zeros.
+    expect(initiator.queuePair.privateData.slice(4).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('names the address of who wants to connect', async () => {
+    const bench = current();
+    const target = bench.newTarget();
+    let from: string | undefined;
+    const { endpoint } = await bench.listen((request) => {
+      from = request.remoteAddress;
+      void bench.accept(request, target);
+    });
+    const initiator = await bench.connect(endpoint, bench.newInitiator());
+    expect(from).toBe(initiator.queuePair.localAddress);
+  });
+
+  it('agrees on no more reads at a time than either end wants', async () => {
+    const { initiator, target } = await current().pair({ initiator: { ird: 3, ord: 5 }, target: { ird: 4, ord: 7 } });
+    expect(initiator.queuePair.ord).toBeLessThanOrEqual(4);
+    expect(initiator.queuePair.ord).toBeGreaterThan(0);
+    expect(target.queuePair.ord).toBeLessThanOrEqual(3);
+    expect(target.queuePair.ord).toBeGreaterThan(0);
+  });
+
+  it('rejects with unreachable where nobody listens', async () => {
+    const bench = current();
+    const listener = await bench.listen(() => {});
+    await listener.close();
+    const error = await failureOf(bench.connect(listener.endpoint, bench.newInitiator()));
+    expect(error.code).toBe('unreachable');
+    expect(error.message).toContain(`cannot connect to ${listener.endpoint.host}:${listener.endpoint.port}: `);
+  });
+
+  it('rejects with unreachable where the listener does not want it', async () => {
+    const bench = current();
+    const { endpoint } = await bench.listen((request) => request.reject());
+    expect((await failureOf(bench.connect(endpoint, bench.newInitiator()))).code).toBe('unreachable');
+  });
+
+  it('rejects with unreachable where the answer does not come in time', async () => {
+    const bench = current();
+    const requests: ConnectionRequest[] = [];
+    const { endpoint } = await bench.listen((request) => requests.push(request));
+    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { timeoutMs: 150 }));
+    expect(error.code).toBe('unreachable');
+    expect(error.message).toContain('timed out');
+  });
+
+  it('rejects with aborted where the signal was aborted before', async () => {
+    const bench = current();
+    const { endpoint } = await bench.listen((request) => request.reject());
+    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { signal: AbortSignal.abort() }));
+    expect(error.code).toBe('aborted');
+  });
+
+  it('rejects with aborted when the signal is aborted while the listener makes up its mind', async () => {
+    const bench = current();
+    const controller = new AbortController();
+    const { endpoint } = await bench.listen(() => controller.abort());
+    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { signal: controller.signal }));
+    expect(error.code).toBe('aborted');
+  });
+
+  it('frees the posted receives of a connection that does not come about', async () => {
+    const bench = current();
+    const end = bench.newInitiator();
+    const receives = end.receives(4, 4096);
+    const { endpoint } = await bench.listen((request) => request.reject());
+    await failureOf(bench.connect(endpoint, end, { receives }));
+    const target = bench.newTarget();
+    const second = await bench.listen((request) => void bench.accept(request, target));
+    await bench.connect(second.endpoint, end, { receives });
+    const sent = target.postSend(target.arena.take(100, 7));
+    expect((await target.completion(sent)).status).toBe('success');
+    await end.until(() => end.completions.length > 0, 'the message');
+    expect(end.completions).toHaveLength(1);
+  });
+
+  it('calls no events of an accepted connection that does not come about', async () => {
+    const bench = current();
+    let seen: ((request: ConnectionRequest) => void) | undefined;
+    const asked = new Promise<ConnectionRequest>((resolve) => {
+      seen = resolve;
+    });
+    const { endpoint } = await bench.listen((request) => seen?.(request));
+    const refused = failureOf(bench.connect(endpoint, bench.newInitiator(), { timeoutMs: 150 }));
+    const request = await asked;
+    await refused;
+    const late = bench.newTarget();
+    const accepted = await bench.accept(request, late, { receives: late.receives(2, 4096) }).catch(() => undefined);
+    // Where the end of the other side was on its way still, there is a connection, which ends.
+    if (accepted === undefined) {
+      expect(late.completions).toEqual([]);
+      expect(late.isClosed).toBe(false);
+    } else {
+      await late.closed();
+      expect(late.statuses()).toEqual(['flushed', 'flushed']);
+    }
+  });
+
+  it('takes one answer to a request', async () => {
+    const bench = current();
+    const target = bench.newTarget();
+    const spare = bench.newTarget();
+    let second: Promise<unknown> | undefined;
+    const { endpoint } = await bench.listen((request) => {
+      void bench.accept(request, target);
+      second = bench.accept(request, spare).catch((error: unknown) => error);
+    });
+    const initiator = await bench.connect(endpoint, bench.newInitiator());
+    expect(await second).toBeInstanceOf(Error);
+    expect(initiator.isClosed).toBe(false);
+  });
+
+  it('picks a free port for each listener that asks for one', async () => {
+    const one = await current().listen(() => {});
+    const other = await current().listen(() => {});
+    expect(one.endpoint.port).toBeGreaterThan(0);
+    expect(other.endpoint.port).not.toBe(one.endpoint.port);
+  });
+
+  it('rejects with bad-configuration where the port is taken', async () => {
+    const { endpoint } = await current().listen(() => {});
+    const error = await failureOf(current().listen(() => {}, endpoint));
+    expect(error.code).toBe('bad-configuration');
+    expect(error.message).toContain(`cannot listen on ${endpoint.host}:${endpoint.port}: `);
+  });
+
+  it('lets connections go on when their listener is closed', async () => {
+    // `pair` has closed it.
+    const { initiator, target } = await current().pair();
+    const sent = initiator.postSend(initiator.arena.take(10, 1));
+    expect((await initiator.completion(sent)).status).toBe('success');
+    await target.until(() => target.completions.length > 0, 'the message');
+    expect(target.completions[0]).toMatchObject({ opcode: 'receive', status: 'success', length: 10 });
+  });
+
+  it('keeps many connections apart', async () => {
+    const bench = current();
+    const targets: RdmaEnd[] = [];
+    const { endpoint } = await bench.listen((request) => {
+      const target = bench.newTarget();
+      targets.push(target);
+      void bench.accept(request, target, { receives: target.receives(1, 64) });
+    });
+    const initiators = await Promise.all(
+      Array.from({ length: 24 }, (_, index) => {
+        const end = bench.newInitiator();
+        return bench.connect(endpoint, end, { receives: end.receives(1, 64), privateData: Uint8Array.of(index) });
+      }),
+    );
+    for (const [index, end] of initiators.entries()) end.postSend(end.arena.take(index + 1, index + 1));
+    for (const target of targets) {
+      await target.until(() => target.completions.length > 0, 'the message');
+      target.postSend(target.arena.take(target.completions[0]?.length ?? 0, 1));
+    }
+    for (const [index, end] of initiators.entries()) {
+      await end.until(() => end.completions.some(({ opcode }) => opcode === 'receive'), 'the answer');
+      expect(end.completions.find(({ opcode }) => opcode === 'receive')?.length).toBe(index + 1);
+    }
+  });
+
+  it('refuses receives that are not in memory of its own', async () => {
+    const bench = current();
+    const { endpoint } = await bench.listen((request) => request.reject());
+    const receives = [{ id: 1, bytes: new Uint8Array(64) }];
+    await expect(bench.connect(endpoint, bench.newInitiator(), { receives })).rejects.toThrow(TypeError);
+  });
+};
+
+async function failureOf(promise: Promise<unknown>): Promise<IserfsError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof IserfsError) return error;
+    throw new Error('it failed in another way', { cause: error });
+  }
+  throw new Error('it did not fail');
+}

@@ -1,0 +1,53 @@
+/**
+ * What every RDMA provider promises (`src/iser/rdma/provider.ts`), whatever moves the data: run on the provider inside one
+ * process, on software iWARP, and on verbs where there is a device. Both ends are of the same provider.
+ */
+
+import { afterEach, beforeEach, describe, expect } from 'vitest';
+import type { Endpoint } from '../../src/iser/datamover/datamover.ts';
+import type { RdmaProvider } from '../../src/iser/rdma/provider.ts';
+import { RdmaBench } from '../support/rdma-bench.ts';
+import { connectingContract } from './rdma-provider-connecting.ts';
+import { endingContract } from './rdma-provider-ending.ts';
+import { memoryContract } from './rdma-provider-memory.ts';
+import { messagesContract } from './rdma-provider-messages.ts';
+
+export interface RdmaContractSetting {
+  readonly initiator: RdmaProvider;
+  readonly target: RdmaProvider;
+  /** Where to listen; port 0. */
+  readonly endpoint: Endpoint;
+}
+
+/** Where what is legal differs. */
+export interface RdmaContractTraits {
+  /** Whether a message without a receive ends the connection; else it waits for one. */
+  readonly endsWithoutReceive: boolean;
+}
+
+/** `current` answers the bench of the test that runs. */
+export type RdmaContractPart = (current: () => RdmaBench, traits: RdmaContractTraits) => void;
+
+export function rdmaProviderContract(name: string, open: () => RdmaContractSetting, traits: RdmaContractTraits): void {
+  describe(`RDMA provider: ${name}`, () => {
+    let bench: RdmaBench | undefined;
+
+    beforeEach(() => {
+      const { initiator, target, endpoint } = open();
+      bench = new RdmaBench(initiator, target, endpoint);
+    });
+
+    afterEach(async () => {
+      expect(await bench?.end()).toEqual([]);
+    });
+
+    const current = () => {
+      if (bench === undefined) throw new Error('there is no test');
+      return bench;
+    };
+    describe('connecting', () => connectingContract(current, traits));
+    describe('messages', () => messagesContract(current, traits));
+    describe('memory of the peer', () => memoryContract(current, traits));
+    describe('ending', () => endingContract(current, traits));
+  });
+}
