@@ -4,7 +4,7 @@
  */
 
 import { ProtocolError } from '../../errors.ts';
-import { BHS_LENGTH, decodeAhs, decodePdu, encodeBhs, type Pdu, segmentLengths } from '../iscsi/pdu.ts';
+import { BHS_LENGTH, decodeAhs, decodePdu, encodeBhs, NO_BYTES, type Pdu, segmentLengths } from '../iscsi/pdu.ts';
 import { decodeIserHeader, encodeIserHeader, ISER_HEADER_LENGTH, type IserHeader } from './iser-header.ts';
 
 /** Bytes before the data segment of a PDU without additional header segments. */
@@ -50,7 +50,8 @@ export function decodeMessage(message: Uint8Array): IserMessage {
       'RFC 7143 §11.2.1.6',
     );
   }
-  const ahs = message.subarray(MESSAGE_HEADER_LENGTH, dataStart);
+  const ahs = ahsLength === 0 ? NO_BYTES : message.subarray(MESSAGE_HEADER_LENGTH, dataStart);
   if (ahsLength > 0) decodeAhs(ahs);
-  return { header, pdu: decodePdu(bhs, message.subarray(dataStart, end), ahs) };
+  const data = dataSegmentLength === 0 ? NO_BYTES : message.subarray(dataStart, end);
+  return { header, pdu: decodePdu(bhs, data, ahs) };
 }

@@ -1,0 +1,22 @@
+/** The contract of a data mover, on iSER over software iWARP: sockets on the loopback, and threads of its own. */
+
+import { describe, it } from 'vitest';
+import { createIserTransport } from '../../../../src/iser/datamover/iser.ts';
+import { isRdmaAvailable, iwarpProvider } from '../../../../src/iser/rdma/native-provider.ts';
+import { datamoverContract } from '../../../contract/datamover.ts';
+
+/** As many and as long as a test sends at once: the contract negotiates nothing and knows no command window. */
+const options = { commandWindow: 128, initiatorRecvDataSegmentLength: 65_536, targetRecvDataSegmentLength: 65_536 };
+
+if (isRdmaAvailable()) {
+  for (const crc of [true, false]) {
+    datamoverContract(`iSER over iwarp ${crc ? 'with' : 'without'} CRC`, () => {
+      const transport = createIserTransport(iwarpProvider(), { ...options, crc });
+      return { initiator: transport, target: transport, endpoint: { host: '127.0.0.1', port: 0 } };
+    });
+  }
+} else {
+  describe('data mover contract: iSER over iwarp', () => {
+    it.skip('the addon is not built', () => {});
+  });
+}
