@@ -1,4 +1,4 @@
-/** Before the first test: the guest's image. After the last: the table of outcomes. */
+/** Before the first test: the guest's image, and iserfs as the guest runs it. After the last: the table of outcomes. */
 
 import { readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -7,10 +7,12 @@ import type { TestProject } from 'vitest/node';
 import { Workdir } from '../support/workdir.ts';
 import { buildImage, type GuestImage } from './image/build.ts';
 import { readParts, renderOutcome } from './outcome.ts';
+import { makeStage, type Stage } from './stage.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
     guestImage: GuestImage;
+    stage: Stage;
     /** Where the test files leave what is to be in the table. */
     outcomeFolder: string;
   }
@@ -23,6 +25,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const workdir = Workdir.create();
   const image = await buildImage((line) => console.error(`rdma: ${line}`));
   project.provide('guestImage', image);
+  project.provide('stage', await makeStage(workdir.folder('stage')));
   project.provide('outcomeFolder', workdir.folder('outcome'));
   return async () => {
     const parts = readParts(workdir.folder('outcome'));

@@ -2,7 +2,7 @@
  * A machine with real RDMA devices, emulated by QEMU without KVM: booted for the tests, driven by scripts, powered off at the end
  * of the scope, whatever happened. It reaches nothing outside itself; single ports of it are reachable on this machine's loopback.
  *
- *     await using guest = await Guest.boot(image, { forwards: [3260] });
+ *     await using guest = await Guest.boot(image, stage, { forwards: [3260] });
  *     const size = await guest.checked('blockdev --getsize64 /dev/sda');
  */
 
@@ -14,6 +14,7 @@ import { freePort } from '../support/ports.ts';
 import { Workdir } from '../support/workdir.ts';
 import type { GuestImage } from './image/build.ts';
 import type { Machine, ScriptOptions, ScriptOutcome } from './machine.ts';
+import type { Stage } from './stage.ts';
 
 export interface BootOptions {
   /** TCP ports of the guest that this machine may connect to. */
@@ -26,6 +27,8 @@ const bootWithinMs = 60_000;
 export const guestAddress = '10.0.2.15';
 
 export class Guest implements Machine, AsyncDisposable {
+  /** The command line, there. */
+  readonly cliPath: string;
   readonly #qemu: PipedChild;
   readonly #qemuErrors: { readonly text: string };
   readonly #ended: Promise<unknown>;
@@ -33,19 +36,20 @@ export class Guest implements Machine, AsyncDisposable {
   /** This machine's loopback port of each forwarded port of the guest. */
   readonly #forwards: ReadonlyMap<number, number>;
 
-  private constructor(image: GuestImage, workdir: Workdir, forwards: ReadonlyMap<number, number>) {
+  private constructor(image: GuestImage, stage: Stage, workdir: Workdir, forwards: ReadonlyMap<number, number>) {
+    this.cliPath = stage.cliPath;
     this.#workdir = workdir;
     this.#forwards = forwards;
-    this.#qemu = spawnGuarded('qemu-system-x86_64', qemuArguments(image, workdir, forwards));
+    this.#qemu = spawnGuarded('qemu-system-x86_64', qemuArguments(image, stage, workdir, forwards));
     this.#qemuErrors = collectText(this.#qemu.stderr);
     this.#ended = ended(this.#qemu).catch(() => {});
   }
 
-  /** Boots it, with the project's folder at the same path and read-only. Takes about four seconds of an idle machine. */
-  static async boot(image: GuestImage, { forwards = [] }: BootOptions = {}): Promise<Guest> {
+  /** Boots it, with the project's folder and the stage's at the same paths and read-only. Takes about four seconds of an idle machine. */
+  static async boot(image: GuestImage, stage: Stage, { forwards = [] }: BootOptions = {}): Promise<Guest> {
     const ports = new Map<number, number>();
     for (const port of [agentPort, ...forwards]) ports.set(port, await freePort());
-    const guest = new Guest(image, Workdir.create(), ports);
+    const guest = new Guest(image, stage, Workdir.create(), ports);
     try {
       await waitFor(async () => guest.#isReady(), { withinMs: bootWithinMs, everyMs: 50, what: 'the guest to boot' });
       return guest;
@@ -132,10 +136,14 @@ export class Guest implements Machine, AsyncDisposable {
   }
 }
 
-function qemuArguments(image: GuestImage, workdir: Workdir, forwards: ReadonlyMap<number, number>): string[] {
+function qemuArguments(image: GuestImage, stage: Stage, workdir: Workdir, forwards: ReadonlyMap<number, number>): string[] {
+  const shares = [
+    ['project', projectRoot],
+    ['stage', stage.folder],
+  ];
   const kernelLine = [
     'console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off nokaslr tsc=unstable cryptomgr.notests random.trust_cpu=on',
-    `share=project:${projectRoot}:ro`,
+    ...shares.map(([tag, path]) => `share=${tag}:${path}:ro`),
   ];
   const network = [...forwards].map(([inside, outside]) => `,hostfwd=tcp:127.0.0.1:${outside}-:${inside}`);
   return [
@@ -146,6 +154,9 @@ function qemuArguments(image: GuestImage, workdir: Workdir, forwards: ReadonlyMa
     ...['-drive', `file=${image.root},format=raw,if=none,id=root,readonly=on`, '-device', 'virtio-blk-pci,drive=root'],
     ...['-netdev', `user,id=net,restrict=on${network.join('')}`, '-device', 'virtio-net-pci,netdev=net,romfile='],
     ...['-device', 'virtio-rng-pci'],
-    ...['-virtfs', `local,path=${projectRoot},mount_tag=project,security_model=none,multidevs=remap,readonly=on`],
+    ...shares.flatMap(([tag, path]) => [
+      '-virtfs',
+      `local,path=${path},mount_tag=${tag},security_model=none,multidevs=remap,readonly=on`,
+    ]),
   ];
 }

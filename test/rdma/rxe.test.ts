@@ -16,7 +16,7 @@ let guest: Guest;
 const recorder = new Recorder({ name: 'rxe', order: 1, guest: () => guest });
 
 beforeAll(async () => {
-  guest = await Guest.boot(inject('guestImage'));
+  guest = await Guest.boot(inject('guestImage'), inject('stage'));
   await bringUp(guest, 'rxe');
 });
 afterAll(() => guest?.[Symbol.asyncDispose]());

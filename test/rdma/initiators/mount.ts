@@ -17,6 +17,8 @@ interface Mount {
 
 interface Place {
   readonly machine: Machine;
+  /** The command line, there. */
+  readonly cliPath: string;
   readonly folder: string;
   /** What the guest's `port` is called there. */
   portal(port: number): string;
@@ -44,8 +46,9 @@ export class MountInitiator implements Initiator {
   }
 
   async discover(offer: Offer): Promise<string> {
-    const { machine } = this.#place;
-    return await machine.checked(`node ${cliPath} discover ${this.#portal(offer)} ${this.#options().join(' ')}`);
+    const { machine, cliPath } = this.#place;
+    const options = this.#options().join(' ');
+    return await machine.checked(`node ${cliPath} discover ${this.#portal(offer)} ${options}`, { timeoutMs: 60_000 });
   }
 
   async attach(offer: Offer, secret?: string): Promise<Disk> {
@@ -93,12 +96,13 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
   const readLog = async () => (await guest.run(`cat ${log}`)).output;
   return {
     machine: guest,
+    cliPath: guest.cliPath,
     folder,
     portal: (port) => `${address}:${port}`,
     async mount(args, secret) {
       await guest.checked(`
         ${secret === undefined ? '' : `export ISERFS_CHAP_SECRET=${secret}`}
-        setsid node ${cliPath} mount ${mountpoint} --foreground ${args.join(' ')} >${log} 2>&1 &
+        setsid node ${guest.cliPath} mount ${mountpoint} --foreground ${args.join(' ')} >${log} 2>&1 &
         echo $! >${folder}/pid`);
       const stop = async () => {
         await guest.checked(
@@ -134,6 +138,7 @@ export function outside(guest: Guest, workdir: Workdir): Place {
   let last: MountProcess | undefined;
   return {
     machine: here,
+    cliPath,
     folder: workdir.path,
     portal: (port) => guest.portal(port),
     async mount(args, secret) {

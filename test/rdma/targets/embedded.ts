@@ -1,7 +1,6 @@
 /** iserfs's own target as a process in the guest, for initiators that are not ours. */
 
 import { GiveUp, waitFor } from '../../support/child-process.ts';
-import { projectRoot } from '../../support/cli-process.ts';
 import { fabricAddress, lunFolder, lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
 import { type Access, account, type Offer, type TestTarget } from './target.ts';
@@ -59,7 +58,7 @@ export class Embedded implements TestTarget {
       export ISERFS_CHAP_SECRET=${access === 'open' ? '' : account.secret}
       [ -n "$ISERFS_CHAP_SECRET" ] || unset ISERFS_CHAP_SECRET
       ulimit -c 0
-      setsid node ${projectRoot}/dist/cli.js target --listen ${fabricAddress}:${tcpPort} \\
+      setsid node ${this.#guest.cliPath} target --listen ${fabricAddress}:${tcpPort} \\
         --transport ${this.#transport} --iser-port ${port} \\
         --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
       echo $! >/run/iserfs-target-${access}.pid`);
