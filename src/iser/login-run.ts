@@ -6,7 +6,7 @@
  */
 
 import { type Clock, sleep } from '../clock.ts';
-import { IserfsError, ProtocolError } from '../errors.ts';
+import { errorCode, IserfsError, ProtocolError } from '../errors.ts';
 import type { InitiatorDatamover, InitiatorTransport } from './datamover/datamover.ts';
 import { type ChapAlgorithm, type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
 import { isIser } from './iscsi/login-exchange.ts';
@@ -60,14 +60,27 @@ export async function logIn(
   purpose: LoginPurpose,
   signal: AbortSignal | undefined,
 ): Promise<LoginOutcome> {
+  throwIfAborted(signal);
   const { clock, transport } = options;
-  const deadline = clock.now() + purpose.timeoutMs;
+  const { timeoutMs } = purpose;
+  const deadline = clock.now() + timeoutMs;
   const handler = new LoginHandler();
-  const datamover = await transport.connect(portal, handler, {
-    timeoutMs: purpose.timeoutMs,
-    ...(signal === undefined ? {} : { signal }),
-  });
-  const stopWaiting = limitWaiting(handler, { clock, deadline, timeoutMs: purpose.timeoutMs, signal });
+  const patience = new Patience(clock, signal);
+  let datamover: InitiatorDatamover;
+  try {
+    // What is being set up over TCP can be dropped at any time.
+    const connecting = transport.name === 'tcp' ? signal : patience.signal;
+    datamover = await transport.connect(portal, handler, {
+      timeoutMs,
+      ...(connecting === undefined ? {} : { signal: connecting }),
+    });
+  } catch (error) {
+    patience.end();
+    throw error;
+  }
+  patience.signal.addEventListener('abort', () => handler.fail(interruption()), { once: true });
+  if (patience.signal.aborted) handler.fail(interruption());
+  const cancelDeadline = clock.schedule(Math.max(0, deadline - clock.now()), () => handler.fail(silence(timeoutMs)));
   let machine: InitiatorLogin | undefined;
   const offers = datamover.keyOffers(purpose.sessionType);
   try {
@@ -102,10 +115,14 @@ export async function logIn(
     if (machine?.chapRetry !== undefined) {
       return { type: 'try-other-algorithms', algorithms: machine.chapRetry, refusal: error };
     }
-    if (handler.isCut(error) && isIser(offers) && !signal?.aborted) return { type: 'cut', error };
+    if (!handler.isCut(error)) throw error;
+    // Not to be tried again: a target may lock an account for which it sees one wrong secret after another.
+    if (machine?.isAuthenticating) throw refusedWithoutWord(error);
+    if (isIser(offers) && !signal?.aborted) return { type: 'cut', error: withoutWord(error) };
     throw error;
   } finally {
-    stopWaiting();
+    cancelDeadline();
+    patience.end();
   }
 }
 
@@ -127,37 +144,54 @@ async function exchange(machine: InitiatorLogin, datamover: InitiatorDatamover, 
 }
 
 /**
- * Ends the wait for the target when its time is up, or some time after an interruption: the login goes on
- * until then, since some targets take it badly when it is dropped half-way. Returns the function that lifts the limits.
+ * An interruption that takes effect some time later: until then the connection is made and the login brought to its
+ * end, since some targets take it badly when they are left in the middle of either.
  */
-function limitWaiting(
-  handler: LoginHandler,
-  limits: {
-    readonly clock: Clock;
-    readonly deadline: number;
-    readonly timeoutMs: number;
-    readonly signal: AbortSignal | undefined;
-  },
-): () => void {
-  const { clock, deadline, timeoutMs, signal } = limits;
-  let cancelGrace = () => {};
-  const cancelDeadline = clock.schedule(Math.max(0, deadline - clock.now()), () =>
-    handler.fail(
-      new IserfsError('unreachable', `connected, but no answer to the login within ${timeoutMs / 1000} s`, {
-        hint: 'Is an iSCSI target listening on that port?',
-      }),
-    ),
-  );
-  const onAbort = () => {
-    cancelGrace = clock.schedule(connectionQuirks.abandonedLogin.graceMs, () => handler.fail(interruption()));
-  };
-  if (signal?.aborted) onAbort();
-  else signal?.addEventListener('abort', onAbort, { once: true });
-  return () => {
-    cancelDeadline();
-    cancelGrace();
-    signal?.removeEventListener('abort', onAbort);
-  };
+class Patience {
+  readonly #later = new AbortController();
+  readonly #interrupted: AbortSignal | undefined;
+  readonly #onAbort: () => void;
+  #cancel: () => void = () => {};
+
+  constructor(clock: Clock, interrupted: AbortSignal | undefined) {
+    this.#interrupted = interrupted;
+    this.#onAbort = () => {
+      this.#cancel = clock.schedule(connectionQuirks.abandonedLogin.graceMs, () => this.#later.abort(interruption()));
+    };
+    interrupted?.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  /** Aborted when there is no more patience. */
+  get signal(): AbortSignal {
+    return this.#later.signal;
+  }
+
+  end(): void {
+    this.#cancel();
+    this.#interrupted?.removeEventListener('abort', this.#onAbort);
+  }
+}
+
+function silence(timeoutMs: number): IserfsError {
+  return new IserfsError('unreachable', `connected, but no answer to the login within ${timeoutMs / 1000} s`, {
+    hint: 'Is an iSCSI target listening on that port?',
+  });
+}
+
+/** LIO closes its connection behind the response that refuses a login, which is lost then as often as not. */
+function refusedWithoutWord(error: unknown): IserfsError {
+  return new IserfsError('authentication-failed', 'the target closed the connection during CHAP, without a word', {
+    cause: error,
+    hint: 'Check the CHAP user and secret.',
+  });
+}
+
+function withoutWord(error: unknown): IserfsError {
+  const text = error instanceof Error ? error.message : String(error);
+  return new IserfsError(errorCode(error), text, {
+    cause: error,
+    hint: 'Some targets hang up where they refuse a login: check the target name, the access list, and CHAP.',
+  });
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

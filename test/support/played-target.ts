@@ -1,5 +1,6 @@
 /** A transport whose targets are played by the test: every connection keeps what was sent, and is answered by hand. */
 
+import { IserfsError } from '../../src/errors.ts';
 import type {
   ConnectOptions,
   Endpoint,
@@ -26,6 +27,11 @@ export const TGTD_NUMBERS = { expCmdSn: 2, maxCmdSn: 1 };
 export class PlayedTarget implements InitiatorTransport {
   readonly name: InitiatorTransport['name'];
   readonly connections: PlayedConnection[] = [];
+  /** Attempts to connect that were given up by their signal. */
+  abortedConnects = 0;
+  /** While set, no attempt to connect comes to its end. */
+  holdsConnects = false;
+  #release: () => void = () => {};
   readonly #offers: KeyOffers;
 
   constructor(options: { readonly name?: InitiatorTransport['name']; readonly offers?: KeyOffers } = {}) {
@@ -33,10 +39,24 @@ export class PlayedTarget implements InitiatorTransport {
     this.#offers = options.offers ?? ISER_OFFERS;
   }
 
-  connect(_endpoint: Endpoint, handler: InitiatorHandler, _options: ConnectOptions): Promise<InitiatorDatamover> {
+  async connect(_endpoint: Endpoint, handler: InitiatorHandler, { signal }: ConnectOptions): Promise<InitiatorDatamover> {
+    if (this.holdsConnects) {
+      await new Promise<void>((resolve, reject) => {
+        this.#release = resolve;
+        signal?.addEventListener('abort', () => {
+          this.abortedConnects++;
+          reject(new IserfsError('aborted', 'connecting was aborted'));
+        });
+      });
+    }
     const connection = new PlayedConnection(handler, this.#offers);
     this.connections.push(connection);
-    return Promise.resolve(connection.datamover);
+    return connection.datamover;
+  }
+
+  /** Lets the held attempt to connect come to its end. */
+  releaseConnect(): void {
+    this.#release();
   }
 
   get newest(): PlayedConnection {

@@ -146,6 +146,11 @@ export class InitiatorLogin {
     return this.#chapRetry;
   }
 
+  /** Whether CHAP is under way and not ended by the target: one that hangs up now has most likely refused our proof. */
+  get isAuthenticating(): boolean {
+    return this.#chap?.algorithm !== undefined && this.#stage === Stage.security;
+  }
+
   /** The first request. Called once. */
   start(): Pdu<'login-request'> {
     if (this.#state.name !== 'START') throw new IserfsError('internal', 'the login was started before');

@@ -43,7 +43,14 @@ const rows: ReadonlyMap<number, StatusRow> = new Map<number, StatusRow>([
   [0x020a, { text: 'the session does not exist any more', code: 'login-refused' }],
   [0x020b, { text: 'the target calls the request invalid during login', code: 'login-refused' }],
   [0x0300, { text: 'target error', code: 'busy' }],
-  [0x0301, { text: 'the service is unavailable at present', code: 'busy' }],
+  [
+    0x0301,
+    {
+      text: 'the service is unavailable at present',
+      code: 'busy',
+      hint: 'LIO also answers this where it has no target of that name: check it with `iserfs discover`.',
+    },
+  ],
   [0x0302, { text: 'the target is out of resources', code: 'busy' }],
 ]);
 

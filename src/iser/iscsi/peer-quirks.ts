@@ -92,13 +92,13 @@ export const connectionQuirks = {
     evidence:
       'tgtd 1.0.85 enters the full-feature phase when it sees its login response complete; a command seen before that is a "non-login pdu during login phase", and it hangs up. 1 of 8 sessions on siw, 3 of 3 with its logging on; none after 100 ms.',
   },
-  /** A login that is not wanted any more is brought to its end before the connection is closed. */
+  /** An RDMA connection that is not wanted any more is made, and its login brought to its end, before it is closed. */
   abandonedLogin: {
-    peer: 'LIO over iSER',
+    peer: 'LIO and tgtd over iSER',
     graceMs: 2000,
-    sign: 'None; a login takes milliseconds with any peer.',
+    sign: 'None; set-up and login take milliseconds with any peer.',
     evidence:
-      'Linux 6.1: a connection dropped while LIO waited for an answer to its own keys left the portal dead: three logins within 70 s got no login response and were cut by its 15 s login time-out.',
+      'Linux 6.1: a connection dropped while LIO waited for an answer to its own keys left the portal dead: three logins within 70 s got no login response and were cut by its 15 s login time-out. One dropped within 2 ms of its MPA request, over siw, ended tgtd 1.0.85 and the listener of LIO.',
   },
   /** A login that the peer cuts without a word is tried again after these waits. */
   cutLogin: {

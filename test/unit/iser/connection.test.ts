@@ -5,6 +5,7 @@ import { errorCode, IserfsError } from '../../../src/errors.ts';
 import { type Connection, openConnection } from '../../../src/iser/connection.ts';
 import { discoverTargets } from '../../../src/iser/discovery.ts';
 import { Initiator } from '../../../src/iser/initiator.ts';
+import type { ChapOptions } from '../../../src/iser/iscsi/login.ts';
 import { encodeText } from '../../../src/iser/iscsi/text.ts';
 import { testUnitReadyCdb } from '../../../src/scsi/cdb.ts';
 import { PlayedTarget, SOUND_NUMBERS, TGTD_NUMBERS } from '../../support/played-target.ts';
@@ -28,12 +29,16 @@ function setUp(options: ConstructorParameters<typeof PlayedTarget>[0] = {}) {
 }
 
 /** Begins a login; what has become of it can be looked at any time. */
-async function beginLogin(options: ConstructorParameters<typeof PlayedTarget>[0] = {}) {
+async function beginLogin(
+  options: ConstructorParameters<typeof PlayedTarget>[0] & { readonly chap?: ChapOptions; readonly holdsConnects?: boolean } = {},
+) {
   const { clock, target, connectionOptions } = setUp(options);
+  target.holdsConnects = options.holdsConnects ?? false;
   const controller = new AbortController();
   const purpose = { sessionType: 'normal', targetName: TARGET_NAME, timeoutMs: 5000 } as const;
   const outcome: { connection?: Connection; error?: unknown } = {};
-  openConnection(connectionOptions, PORTAL, purpose, controller.signal).then(
+  const chap = options.chap === undefined ? {} : { chap: options.chap };
+  openConnection({ ...connectionOptions, ...chap }, PORTAL, purpose, controller.signal).then(
     (connection) => {
       outcome.connection = connection;
     },
@@ -123,6 +128,19 @@ describe('a login that the peer cuts', () => {
     expect(target.connections).toHaveLength(1);
   });
 
+  it('while it proves who it is counts as refused, and is not tried again', async () => {
+    const credentials = { user: 'alice', secret: new TextEncoder().encode('in-secret-0001') };
+    const { clock, target, outcome } = await beginLogin({ chap: { credentials } });
+    target.newest.answerLogin({}, { AuthMethod: 'CHAP' });
+    await clock.advance(0);
+    target.newest.answerLogin({}, { CHAP_A: '5', CHAP_I: '1', CHAP_C: '0x000102030405060708090a0b0c0d0e0f' });
+    await clock.advance(0);
+    target.newest.close();
+    await clock.advance(5000);
+    expect(target.connections).toHaveLength(1);
+    expect(outcome.error).toMatchObject({ code: 'authentication-failed', hint: 'Check the CHAP user and secret.' });
+  });
+
   it('is not tried again where the target has said why', async () => {
     const { clock, target, outcome } = await beginLogin();
     target.newest.answerLogin({ statusClass: 2, statusDetail: 3 });
@@ -134,6 +152,34 @@ describe('a login that the peer cuts', () => {
 });
 
 describe('an interrupted login', () => {
+  it('has its RDMA connection made first, and the login brought to its end', async () => {
+    const { clock, target, outcome, abort } = await beginLogin({ holdsConnects: true });
+    abort();
+    await clock.advance(1500);
+    expect({ aborted: target.abortedConnects, ...outcome }).toEqual({ aborted: 0 });
+    target.releaseConnect();
+    await clock.advance(0);
+    target.newest.grantLogin();
+    await clock.advance(0);
+    expect(errorCode(outcome.error)).toBe('aborted');
+    expect(target.newest.datamover.terminated).toBe('orderly');
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it.each([
+    ['within two seconds over RDMA', 'iwarp', 2000],
+    ['at once over TCP', 'tcp', 0],
+  ] as const)('gives a connection up that is not made: %s', async (_when, name, afterMs) => {
+    const { clock, target, outcome, abort } = await beginLogin({ name, holdsConnects: true });
+    abort();
+    await clock.advance(Math.max(0, afterMs - 1));
+    expect(target.abortedConnects).toBe(afterMs === 0 ? 1 : 0);
+    await clock.advance(1);
+    expect(target.abortedConnects).toBe(1);
+    expect(errorCode(outcome.error)).toBe('aborted');
+    expect(clock.pendingTimers).toBe(0);
+  });
+
   it('is brought to its end first, what the target proposes answered, and then closed in order', async () => {
     const { clock, target, outcome, abort } = await beginLogin();
     abort();
