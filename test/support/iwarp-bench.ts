@@ -51,8 +51,8 @@ export class RecordedEvents implements QueuePairEvents {
   }
 
   /** Why the connection ended, once it has; undefined: in order. */
-  async ended(): Promise<Error | undefined> {
-    while (this.#ending === undefined) await this.#change('the end of the queue pair');
+  async ended(patienceMs?: number): Promise<Error | undefined> {
+    while (this.#ending === undefined) await this.#change('the end of the queue pair', patienceMs);
     return this.#ending.error;
   }
 
@@ -67,8 +67,8 @@ export class RecordedEvents implements QueuePairEvents {
     }
   }
 
-  #change(what: string): Promise<void> {
-    return within(new Promise<void>((resolve) => this.#wake.push(resolve)), what);
+  #change(what: string, patienceMs?: number): Promise<void> {
+    return within(new Promise<void>((resolve) => this.#wake.push(resolve)), what, patienceMs);
   }
 
   #changed(): void {

@@ -307,9 +307,23 @@ export class IwarpPeer implements AsyncDisposable {
   }
 
   /** Until the other end closes or breaks the connection. */
-  async ended(): Promise<Ending> {
-    while (this.#ending === undefined) await this.#activity('the end of the connection');
+  async ended(patienceMs = PATIENCE_MS): Promise<Ending> {
+    while (this.#ending === undefined) await this.#activity('the end of the connection', patienceMs);
     return this.#ending;
+  }
+
+  /** Whether nothing can be sent any more, because the connection was reset. */
+  get isBroken(): boolean {
+    return this.#socket.destroyed;
+  }
+
+  /** Leaves what comes in the kernel, until `resume`; the other end finds no room for more some time. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
   }
 
   /** Bytes that came and were not taken. */
@@ -363,11 +377,11 @@ export class IwarpPeer implements AsyncDisposable {
     }
   }
 
-  #activity(what: string): Promise<void> {
+  #activity(what: string, patienceMs = PATIENCE_MS): Promise<void> {
     const activity = new Promise<void>((resolve) => {
       this.#wake = resolve;
     });
-    return within(activity, what);
+    return within(activity, what, patienceMs);
   }
 
   #end(ending: Ending): void {
