@@ -57,6 +57,7 @@ export class Mount {
   readonly #transports: Transports;
   readonly #pool: BufferPool;
   readonly #cache: BlockCache;
+  readonly #retainedLimit: number | undefined;
   readonly #tree: Tree;
   readonly #operations: Operations;
   /** Problems of discovery, which belong to no target. */
@@ -95,7 +96,9 @@ export class Mount {
     this.#mountpoint = mountpoint;
     this.#transports = new Transports(options, { log: context.log });
     this.#pool = new BufferPool(this.#transports.memory);
-    this.#cache = new BlockCache({ pool: this.#pool, bytes: options['cache-size'], readahead: options.readahead });
+    const { cacheBytes, retainedLimit } = this.#transports.memoryBounds(options['cache-size']);
+    this.#retainedLimit = retainedLimit;
+    this.#cache = new BlockCache({ pool: this.#pool, bytes: cacheBytes, readahead: options.readahead });
     this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
     this.#operations = new Operations({
       render: async (inode) => new TextEncoder().encode(this.#text(inode)),
@@ -205,6 +208,7 @@ export class Mount {
               transports,
               pool: this.#pool,
               cache: this.#cache,
+              retainedLimit: this.#retainedLimit,
               clock: systemClock,
               log,
               changed: () => this.#updateTree(),

@@ -28,6 +28,8 @@ export interface TargetContext {
   readonly transports: Transports;
   readonly pool: BufferPool;
   readonly cache: BlockCache;
+  /** See `LogicalUnitOptions`. */
+  readonly retainedLimit: number | undefined;
   readonly clock: Clock;
   readonly log: (line: string) => void;
   /** The set of logical units, or what the tree shows of one, has changed. */
@@ -261,12 +263,13 @@ export class MountedTarget {
 
   /** Never rejects: the reason stays with the logical unit. */
   async #attach(initiator: Initiator, lun: Lun): Promise<void> {
-    const { settings, pool, clock, log, changed } = this.#context;
+    const { settings, pool, retainedLimit, clock, log, changed } = this.#context;
     const mounted = this.#luns.get(lun);
     try {
       const unit = await LogicalUnit.attach(initiator, lun, {
         pool,
         maxTransfer: () => initiator.maxTransferLength,
+        ...(retainedLimit === undefined ? {} : { retainedLimit }),
         readOnly: settings.options['read-only'],
         commandTimeoutMs: settings.options['command-timeout'],
         recoveryTimeoutMs: settings.options['recovery-timeout'],

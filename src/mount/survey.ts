@@ -27,6 +27,7 @@ export async function surveyTargets(
     transports,
     pool,
     cache: new BlockCache({ pool, bytes: 0, readahead: 0 }),
+    retainedLimit: undefined,
     clock: systemClock,
     log: () => {},
     changed: () => {},

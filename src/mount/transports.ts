@@ -5,6 +5,7 @@
  */
 
 import type { OptionValues } from '../config/options.ts';
+import { formatSize } from '../config/quantity.ts';
 import { errorCode, IserfsError } from '../errors.ts';
 import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
@@ -25,6 +26,10 @@ const forLogin: Readonly<Record<OptionValues['transport'], readonly Name[]>> = {
   verbs: ['verbs'],
   tcp: ['tcp'],
 };
+/** Below this a device is not even tried: buffers for messages and a few commands must be locked. */
+const LEAST_LOCKABLE = 32 * 1024 * 1024;
+/** For messages and the device's own queues. */
+const LOCKED_FOR_MESSAGES = 8 * 1024 * 1024;
 const DIGESTS = ['header-digest', 'data-digest'] as const;
 
 export class Transports {
@@ -56,9 +61,25 @@ export class Transports {
    * undefined where ordinary memory is as good.
    */
   get memory(): ArenaSource | undefined {
-    const names = this.#requiredDigest === undefined ? forLogin[this.#options.transport] : [];
-    const mayUseRdma = names.includes('iwarp') || (names.includes('verbs') && this.#rdma.hasDevice);
+    const mayUseRdma = this.#mayUse('iwarp') || this.#mayUseDevice;
     return mayUseRdma && this.#rdma.isAvailable ? this.#rdma.memory() : undefined;
+  }
+
+  /** What is left of `wanted` bytes of cache, and the bound on retained writes, where a device needs memory locked and little may be. */
+  memoryBounds(wanted: number): { readonly cacheBytes: number; readonly retainedLimit: number | undefined } {
+    const { lockableBytes } = this.#rdma;
+    if (!this.#mayUseDevice || lockableBytes === Number.POSITIVE_INFINITY)
+      return { cacheBytes: wanted, retainedLimit: undefined };
+    const forData = Math.max(0, lockableBytes - LOCKED_FOR_MESSAGES);
+    // Half as much again may be in use by readers when the cache has given it up.
+    const cacheBytes = Math.min(wanted, Math.floor(forData / 3));
+    if (cacheBytes < wanted) {
+      this.#log(
+        `the cache has ${formatSize(cacheBytes)} instead of ${formatSize(wanted)}: RDMA needs its memory locked, ` +
+          `and this process may lock ${formatSize(lockableBytes)} (ulimit -l)`,
+      );
+    }
+    return { cacheBytes, retainedLimit: Math.floor(forData / 8) };
   }
 
   /**
@@ -67,7 +88,7 @@ export class Transports {
    */
   get needsOwnPort(): boolean {
     const { transport } = this.#options;
-    return transport === 'iwarp' || (transport === 'iser' && !this.#rdma.hasDevice);
+    return transport === 'iwarp' || (transport === 'iser' && !this.#mayUseDevice);
   }
 
   /** For the logins to one target. */
@@ -88,6 +109,14 @@ export class Transports {
     return new TransportChoice({ candidates: names.map((name) => this.#candidate(name, lenient)) });
   }
 
+  #mayUse(name: RdmaName): boolean {
+    return this.#requiredDigest === undefined && forLogin[this.#options.transport].includes(name);
+  }
+
+  get #mayUseDevice(): boolean {
+    return this.#mayUse('verbs') && this.#rdma.hasDevice && this.#rdma.lockableBytes >= LEAST_LOCKABLE;
+  }
+
   get #requiredDigest(): (typeof DIGESTS)[number] | undefined {
     return DIGESTS.find((name) => this.#options[name] === 'require');
   }
@@ -104,6 +133,7 @@ export class Transports {
     const loaded = this.#loaded.get(name);
     if (loaded !== undefined) return loaded;
     try {
+      if (name === 'verbs') this.#requireLockableMemory();
       const made = this.#withAdvice(this.#rdma.transport(name, { crc: this.#options['iwarp-crc'] === 'on' }));
       this.#loaded.set(name, made);
       return made;
@@ -113,6 +143,15 @@ export class Transports {
         name === 'verbs' ? 'RDMA in software, which the target must speak too, is --transport iwarp' : '',
       );
     }
+  }
+
+  #requireLockableMemory(): void {
+    const { hasDevice, lockableBytes } = this.#rdma;
+    if (!hasDevice || lockableBytes >= LEAST_LOCKABLE) return;
+    const need = formatSize(LEAST_LOCKABLE);
+    throw new IserfsError('unsupported', `this process may lock ${formatSize(lockableBytes)} of memory, and RDMA needs ${need}`, {
+      hint: 'Raise it with ulimit -l, with LimitMEMLOCK in a systemd unit, or in /etc/security/limits.conf.',
+    });
   }
 
   #withAdvice(made: InitiatorTransport): InitiatorTransport {

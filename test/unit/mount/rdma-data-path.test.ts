@@ -76,6 +76,7 @@ beforeEach(async () => {
     rdma: {
       isAvailable: true,
       hasDevice: true,
+      lockableBytes: Number.POSITIVE_INFINITY,
       memory: () => initiatorMemory,
       transport: (name) => createIserTransport({ ...providers.initiator, memory: initiatorMemory, name }),
     },

@@ -11,6 +11,7 @@ import { createTcpTransport } from '../../../src/iser/datamover/tcp.ts';
 import { formatPortal, type Portal } from '../../../src/iser/iscsi/name.ts';
 import { createMemoryProviders, type MemoryProviders } from '../../../src/iser/rdma/memory.ts';
 import { IscsiTarget, type TargetPortal } from '../../../src/iser/target.ts';
+import { lockableOf } from '../../../src/mount/locked-memory.ts';
 import type { Rdma } from '../../../src/mount/rdma.ts';
 import { connectionOptions } from '../../../src/mount/sessions.ts';
 import { planTargets } from '../../../src/mount/target-plan.ts';
@@ -52,13 +53,20 @@ async function offer(name: string, ...portals: TargetPortal[]): Promise<Portal[]
   return target.portals.map(({ endpoint }) => endpoint);
 }
 
+type Machine = Rdma & { readonly asked: { name: Name; crc: boolean }[] };
+
 /** A machine with these transports beside TCP. */
-function machine(...names: Name[]): Rdma & { readonly asked: { name: Name; crc: boolean }[] } {
+function machine(...names: Name[]): Machine {
+  return machineLocking(Number.POSITIVE_INFINITY, ...names);
+}
+
+function machineLocking(lockableBytes: number, ...names: Name[]): Machine {
   const asked: { name: Name; crc: boolean }[] = [];
   return {
     asked,
     isAvailable: names.length > 0,
     hasDevice: names.includes('verbs'),
+    lockableBytes,
     memory: () => providers.initiator.memory,
     transport: (name, { crc }) => {
       asked.push({ name, crc });
@@ -271,5 +279,45 @@ describe('memory for data', () => {
   ] as const)('with %s and %j is registered: %s', (transport, names, isRegistered) => {
     const { memory } = transportsOf({ transport }, machine(...names));
     expect(memory).toBe(isRegistered ? providers.initiator.memory : undefined);
+  });
+});
+
+describe('memory that may be locked', () => {
+  const MiB = 1024 * 1024;
+
+  it.each([
+    ['all of it', Number.POSITIVE_INFINITY, 'auto', 64 * MiB],
+    ['enough', 512 * MiB, 'auto', 64 * MiB],
+    ['little', 68 * MiB, 'verbs', 20 * MiB],
+    ['little, for software', 8 * MiB, 'iwarp', 64 * MiB],
+    ['too little for a device to be tried', 8 * MiB, 'auto', 64 * MiB],
+  ] as const)('being %s, bounds the cache and says so', (_what, lockable, transport, cacheBytes) => {
+    const transports = transportsOf({ transport }, machineLocking(lockable, 'verbs', 'iwarp'));
+    expect(transports.memoryBounds(64 * MiB).cacheBytes).toBe(cacheBytes);
+    expect(lines).toHaveLength(cacheBytes < 64 * MiB ? 1 : 0);
+  });
+
+  it('being too little, leaves a device out, with what to do', async () => {
+    const [portal = ANYWHERE] = await offer(DISKS, tcp());
+    const rdma = machineLocking(8 * MiB, 'verbs', 'iwarp');
+    expect(transportsOf({}, rdma).memory).toBeUndefined();
+    expect(await login({}, rdma, portal)).toEqual({
+      transport: 'tcp',
+      fallback: 'verbs: this process may lock 8 MiB of memory, and RDMA needs 32 MiB',
+    });
+    await expect(login({ transport: 'verbs' }, rdma, portal)).rejects.toMatchObject({
+      code: 'unsupported',
+      hint: expect.stringContaining('ulimit -l'),
+    });
+  });
+
+  it.each([
+    ['8192', '0000000000000000', 8192],
+    ['8192', '000001ffffffffff', Number.POSITIVE_INFINITY],
+    ['unlimited', '0000000000000000', Number.POSITIVE_INFINITY],
+  ])('is %s with capabilities %s: %d', (soft, capabilities, bytes) => {
+    // As proc(5) has it: Linux 6.1.
+    const limits = `Limit                     Soft Limit           Hard Limit           Units     \nMax locked memory         ${soft.padEnd(21)}unlimited            bytes     \n`;
+    expect(lockableOf(limits, `Name:\tnode\nCapEff:\t${capabilities}\nCapBnd:\t000001ffffffffff\n`)).toBe(bytes);
   });
 });
