@@ -2,9 +2,9 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { IwarpBench, queuePairOptions, RecordedEvents, RequestQueue } from '../../../support/iwarp-bench.ts';
-import { encodeMpa, Opcode, REQUEST_KEY } from '../../../support/iwarp-codec.ts';
-import { IwarpPeer } from '../../../support/iwarp-peer.ts';
+import { IwarpBench, queuePairOptions, RecordedEvents, RequestQueue } from '../support/iwarp-bench.ts';
+import { encodeMpa, Opcode, REQUEST_KEY } from '../support/iwarp-codec.ts';
+import { IwarpPeer } from '../support/iwarp-peer.ts';
 
 const PATIENCE_MS = 8000;
 

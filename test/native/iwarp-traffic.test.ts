@@ -1,8 +1,8 @@
 import { describe, expect, it, test } from 'vitest';
-import { IwarpBench } from '../../../support/iwarp-bench.ts';
-import { Opcode, Queue, type ReadRequest } from '../../../support/iwarp-codec.ts';
-import type { Delivery } from '../../../support/iwarp-peer.ts';
-import { SeededRandom } from '../../../support/seeded-random.ts';
+import { IwarpBench } from '../support/iwarp-bench.ts';
+import { Opcode, Queue, type ReadRequest } from '../support/iwarp-codec.ts';
+import type { Delivery } from '../support/iwarp-peer.ts';
+import { SeededRandom } from '../support/seeded-random.ts';
 
 const random = new SeededRandom(11);
 const none = new Uint8Array(0);

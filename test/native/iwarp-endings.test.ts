@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, test } from 'vitest';
-import { hexVectors } from '../../../support/hex-vectors.ts';
-import { type BenchOptions, IwarpBench } from '../../../support/iwarp-bench.ts';
-import { encodeFpdu, encodeSegment, Opcode, Queue } from '../../../support/iwarp-codec.ts';
-import { SeededRandom } from '../../../support/seeded-random.ts';
+import { hexVectors } from '../support/hex-vectors.ts';
+import { type BenchOptions, IwarpBench } from '../support/iwarp-bench.ts';
+import { encodeFpdu, encodeSegment, Opcode, Queue } from '../support/iwarp-codec.ts';
+import { SeededRandom } from '../support/seeded-random.ts';
 
 const siw = hexVectors('iwarp-siw.hex');
 const random = new SeededRandom(5);
