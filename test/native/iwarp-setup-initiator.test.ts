@@ -7,10 +7,8 @@ import { encodeMpa, encodeSegment, Opcode, REPLY_KEY, REQUEST_KEY, splitEnhanced
 import { IwarpPeer, type IwarpPeerListener, type MpaOptions } from '../support/iwarp-peer.ts';
 
 const siw = hexVectors('iwarp-siw.hex');
-const none = new Uint8Array(0);
+const _none = new Uint8Array(0);
 const iser = Uint8Array.of(0x80, 0, 0, 0);
-/** What tgtd and LIO grant behind siw; LIO says something itself. */
-const _likeSiw = { ird: 16, ord: 16, privateData: none } satisfies Partial<QueuePairOptions>;
 
 describe('as the initiator, iwarp', () => {
   it('asks in one frame of revision 2, with read depths, not peer-to-peer, and without markers', async () => {
