@@ -2,6 +2,7 @@
  * From the event queue to JavaScript: all that has come is taken at once and handed over in runs of `recordCapacity`, through one
  * typed array. Nothing is allocated for a completion; connections that come and go bring objects along.
  */
+#include <array>
 #include <utility>
 
 #include "addon/arguments.h"
@@ -43,7 +44,12 @@ void Context::deliverAll(Napi::Env env) {
         if (encode(env, batch.events[next++], batch, records.Data() + count * recordWords, notices)) ++count;
       }
       if (count == 0) continue;
-      deliver_.Call({Napi::Number::New(env, static_cast<double>(count)), notices.IsEmpty() ? env.Undefined() : notices});
+      const std::array<napi_value, 2> arguments{Napi::Number::New(env, static_cast<double>(count)),
+                                                notices.IsEmpty() ? env.Undefined() : notices};
+      // Not by Napi::Function: what ends a worker in the middle of the call is no exception that a Napi::Error could be made of.
+      if (napi_call_function(env, env.Undefined(), deliver_.Value(), arguments.size(), arguments.data(), nullptr) == napi_ok) continue;
+      napi_value thrown = nullptr;
+      if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok) static_cast<void>(napi_fatal_exception(env, thrown));
     } catch (const Napi::Error& error) {
       // JavaScript catches what its handlers throw. What comes here is an environment that ends, or a fault of ours.
       static_cast<void>(napi_fatal_exception(env, error.Value()));
