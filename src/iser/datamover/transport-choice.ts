@@ -101,10 +101,15 @@ export class TransportChoice {
   ): Promise<T> {
     const deadline = clock.now() + timeoutMs;
     const failures: TransportFailure[] = [];
-    const { candidates } = this.#options;
-    for (const [index, candidate] of candidates.entries()) {
-      const isLast = index === candidates.length - 1;
-      const key = `${candidate.name} ${formatPortal(portal)}`;
+    const candidates = this.#options.candidates.map(loaded);
+    const last = candidates.findLastIndex(({ transport }) => transport !== undefined);
+    for (const [index, { name, transport, error: absence }] of candidates.entries()) {
+      if (transport === undefined) {
+        failures.push({ name, error: absence, isAbsent: true });
+        continue;
+      }
+      const isLast = index === last;
+      const key = `${name} ${formatPortal(portal)}`;
       const silence = this.#silent.get(key);
       if (silence !== undefined && !isLast && clock.now() < silence.until) {
         failures.push(silence.failure);
@@ -114,16 +119,13 @@ export class TransportChoice {
       const startedAt = clock.now();
       const left = Math.max(1, deadline - startedAt);
       const budget = isLast ? left : Math.ceil(left / 2);
-      let isAbsent = true;
       try {
-        const transport = candidate.load();
-        isAbsent = false;
-        const result = await attempt(transport, portalFor(candidate.name, portal), budget);
-        this.#note(portal, candidate.name, failures);
+        const result = await attempt(transport, portalFor(name, portal), budget);
+        this.#note(portal, name, failures);
         return result;
       } catch (error) {
         if (!passingErrors.has(errorCode(error))) throw error;
-        const failure: TransportFailure = { name: candidate.name, error, isAbsent };
+        const failure: TransportFailure = { name, error, isAbsent: false };
         failures.push(failure);
         const tookLong = clock.now() - startedAt >= 0.9 * budget;
         if (!isLast && tookLong) this.#silent.set(key, { failure, until: clock.now() + LEFT_OUT_MS });
@@ -160,6 +162,22 @@ export class TransportChoice {
       cause: error,
       ...(hint === undefined ? {} : { hint }),
     });
+  }
+}
+
+interface Loaded {
+  readonly name: InitiatorTransport['name'];
+  readonly transport: InitiatorTransport | undefined;
+  /** Why there is none. */
+  readonly error?: unknown;
+}
+
+function loaded({ name, load }: TransportCandidate): Loaded {
+  try {
+    return { name, transport: load() };
+  } catch (error) {
+    if (errorCode(error) !== 'unsupported') throw error;
+    return { name, transport: undefined, error };
   }
 }
 

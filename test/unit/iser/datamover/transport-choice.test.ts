@@ -189,6 +189,13 @@ describe('a transport that a portal does not answer', () => {
     expect(attempts.map(({ timeoutMs }) => timeoutMs)).toEqual([2500, 1250, 1250]);
   });
 
+  it('has all of the time where the machine has no other', async () => {
+    const { open, behaviour, attempts, clock } = world(['verbs', 'tcp', 'iwarp'], ['verbs', 'iwarp']);
+    behaviour.set('tcp', 60_000);
+    await expect(settled(clock, open())).rejects.toThrow('timed out');
+    expect(attempts).toEqual([{ name: 'tcp', port: 3260, timeoutMs: 5000 }]);
+  });
+
   it('is left out for some minutes where another one works, and the reason is still known', async () => {
     const { open, behaviour, attempts, clock, choice, fallbacks } = world(['verbs', 'tcp']);
     behaviour.set('verbs', 60_000);
