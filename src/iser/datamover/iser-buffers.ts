@@ -24,8 +24,8 @@ export class IserBuffers {
   readonly #messageLength: number;
   /** Those that have a free buffer. */
   readonly #available = new Set<Slab>();
-  #slabCount = 0;
   #messagesInUse = 0;
+  #bytesInRuns = 0;
 
   /** @param messageLength of each message buffer, at most `MAX_RUN` */
   constructor(memory: RdmaMemory, messageLength: number) {
@@ -39,9 +39,9 @@ export class IserBuffers {
     return this.#messagesInUse;
   }
 
-  /** Bytes in runs that have an owner: those of the message buffers not counted. */
+  /** Bytes of runs that have an owner. */
   get bytesInRuns(): number {
-    return this.#pool.bytesInUse - this.#slabCount * this.#slabLength;
+    return this.#bytesInRuns;
   }
 
   /** Whether `data` can be posted and advertised as it is. */
@@ -61,18 +61,25 @@ export class IserBuffers {
 
   /** A run with undefined contents. What is longer than a pool's run gets memory of its own: it comes from no caller that obeys `maxTransferLength`. */
   acquireRun(length: number): PoolBuffer {
-    if (length <= MAX_RUN) return this.#pool.acquire(length);
+    const { bytes, release } = length <= MAX_RUN ? this.#pool.acquire(length) : this.#ownArena(length);
+    this.#bytesInRuns += length;
+    return {
+      bytes,
+      release: () => {
+        release();
+        this.#bytesInRuns -= length;
+      },
+    };
+  }
+
+  #ownArena(length: number): PoolBuffer {
     const arena = this.#memory.allocate(length);
     return { bytes: new Uint8Array(arena, 0, length), release: () => this.#memory.free(arena) };
   }
 
-  get #slabLength(): number {
-    return Math.max(SLAB_LENGTH, this.#messageLength);
-  }
-
   #slab(): Slab {
     for (const slab of this.#available) return slab;
-    const run = this.#pool.acquire(this.#slabLength);
+    const run = this.#pool.acquire(Math.max(SLAB_LENGTH, this.#messageLength));
     const stride = Math.ceil(this.#messageLength / ALIGNMENT) * ALIGNMENT;
     const count = Math.max(1, Math.floor(run.bytes.length / stride));
     const slab: Slab = { run, free: [], count };
@@ -80,7 +87,6 @@ export class IserBuffers {
       const bytes = run.bytes.subarray(index * stride, index * stride + this.#messageLength);
       slab.free.push(new MessageBuffer(bytes, (buffer) => this.#giveBack(slab, buffer)));
     }
-    this.#slabCount++;
     this.#available.add(slab);
     return slab;
   }
@@ -92,7 +98,6 @@ export class IserBuffers {
     // One is kept, so that a steady load does not come and go.
     if (slab.free.length < slab.count || this.#available.size === 1) return;
     this.#available.delete(slab);
-    this.#slabCount--;
     slab.run.release();
   }
 }

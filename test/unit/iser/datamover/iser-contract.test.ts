@@ -18,7 +18,6 @@ const memory = (providerOptions: MemoryProviderOptions = {}) => {
 };
 
 datamoverContract('iSER in memory', memory);
-datamoverContract('iSER in memory without immediate data', memory, { immediateData: false });
 datamoverContract('iSER in memory with small messages', memory, {
   maxSendDataSegmentLength: 512,
   maxRecvDataSegmentLength: 1024,
