@@ -51,7 +51,7 @@ export function buildRdmaAddon(root) {
     rmSync(join(build, 'release'), { recursive: true, force: true });
   }
   rmSync(stamp, { force: true });
-  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'addon', ...makeVariables(root)];
+  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'addon', 'WERROR=', ...makeVariables(root)];
   runLogged('make', args, { hint: 'the RDMA addon does not compile.' });
   const { status, signal, stderr } = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addonIn(build))})`], {
     encoding: 'utf8',
