@@ -7,7 +7,7 @@ import { createIserTransport } from '../../../../src/iser/datamover/iser.ts';
 import { createMemoryProviders, type MemoryProviderOptions } from '../../../../src/iser/rdma/memory.ts';
 import { datamoverContract } from '../../../contract/datamover.ts';
 
-const options = { commandWindow: 128, initiatorRecvDataSegmentLength: 65_536, targetRecvDataSegmentLength: 65_536 };
+const options = { commandWindow: 128, initiatorRecvDataSegmentLength: 16_384, targetRecvDataSegmentLength: 16_384 };
 const memory = (providerOptions: MemoryProviderOptions = {}) => {
   const { initiator, target } = createMemoryProviders(providerOptions);
   return {

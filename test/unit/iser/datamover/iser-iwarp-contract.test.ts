@@ -6,7 +6,7 @@ import { isRdmaAvailable, iwarpProvider } from '../../../../src/iser/rdma/native
 import { datamoverContract } from '../../../contract/datamover.ts';
 
 /** As many and as long as a test sends at once: the contract negotiates nothing and knows no command window. */
-const options = { commandWindow: 128, initiatorRecvDataSegmentLength: 65_536, targetRecvDataSegmentLength: 65_536 };
+const options = { commandWindow: 128, initiatorRecvDataSegmentLength: 16_384, targetRecvDataSegmentLength: 16_384 };
 
 if (isRdmaAvailable()) {
   for (const crc of [true, false]) {
