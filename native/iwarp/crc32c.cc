@@ -44,7 +44,7 @@ constexpr std::array<Table, 8> tables = makeTables();
 }  // namespace
 
 std::uint32_t crc32cUpdateByTable(std::uint32_t state, const std::byte* data, std::size_t length) noexcept {
-  const auto at = [data](std::size_t i) { return std::to_integer<std::uint32_t>(data[i]); };
+  const auto at = [&data](std::size_t i) { return std::to_integer<std::uint32_t>(data[i]); };
   while (length >= 8) {
     const std::uint32_t low = state ^ (at(0) | (at(1) << 8) | (at(2) << 16) | (at(3) << 24));
     state = tables[7][low & 0xff] ^ tables[6][(low >> 8) & 0xff] ^ tables[5][(low >> 16) & 0xff] ^ tables[4][low >> 24] ^

@@ -183,13 +183,13 @@ class Acceptor final : public SocketLoop::Handler, public Endpoint, public std::
       Descriptor socket(::accept4(socket_.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (socket) {
         take(std::move(socket));
-      } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return;
+      } else if (errno != ECONNABORTED && errno != EINTR) {
+        // Descriptors or memory, most likely: it goes on when there are some again.
         timer_ = loop_->startTimer(resourcePause, [self = shared_from_this()] { self->socketReady({.readable = true}); });
         return;
-      } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EBADF || errno == EINVAL) {
-        return;
       }
-      // Anything else is an error of the connection that was to be accepted.
     }
   }
 

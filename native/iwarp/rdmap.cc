@@ -21,6 +21,9 @@ constexpr unsigned opcodeMask = 0x0f;
 constexpr unsigned segmentLengthPresent = 0x80;
 constexpr unsigned ddpHeaderPresent = 0x40;
 constexpr unsigned rdmapHeaderPresent = 0x20;
+/** The same as Linux siw has them: M, D and R from the lowest bit on. */
+constexpr unsigned siwHeaderBits = 0x07;
+constexpr unsigned siwRdmapHeaderPresent = 0x04;
 
 struct Words {
   TerminateCode code;
@@ -164,8 +167,11 @@ std::string describeTerminate(std::span<const std::byte> payload) {
   const auto high = static_cast<std::uint8_t>(payload[0] >> 4);
   const auto low = static_cast<std::uint8_t>(payload[0] & std::byte{0xf});
   const auto code = std::to_integer<std::uint8_t>(payload[1]);
-  const char* asWritten = wordsFor({high, low, code});
-  const char* swapped = high == low ? nullptr : wordsFor({low, high, code});
+  const auto control = std::to_integer<unsigned>(payload[2]);
+  const bool mayBeRfc = (control & siwHeaderBits) == 0;
+  const bool mayBeSiw = control == 0 ? high != low : !mayBeRfc;
+  const char* asWritten = mayBeRfc ? wordsFor({high, low, code}) : nullptr;
+  const char* swapped = mayBeSiw ? wordsFor({low, high, code}) : nullptr;
   std::string text = "the peer ended the connection with Terminate (";
   if (asWritten != nullptr) text += asWritten;
   if (asWritten != nullptr && swapped != nullptr) text += "; or, as Linux siw orders the bits, ";
@@ -177,7 +183,7 @@ std::string describeTerminate(std::span<const std::byte> payload) {
 }
 
 bool blamesReadRequest(std::span<const std::byte> payload) noexcept {
-  return payload.size() > 2 && (std::to_integer<unsigned>(payload[2]) & rdmapHeaderPresent) != 0;
+  return payload.size() > 2 && (std::to_integer<unsigned>(payload[2]) & (rdmapHeaderPresent | siwRdmapHeaderPresent)) != 0;
 }
 
 }  // namespace iserfs::rdma::iwarp

@@ -136,8 +136,9 @@ inline std::size_t padLength(std::size_t headerAndPayload) noexcept { return (4 
 std::vector<std::byte> buildTerminate(TerminateCode code, std::span<const std::byte> offending);
 
 /**
- * What a Terminate message says, in words. Linux siw writes layer and type the other way round than RFC 5040 has them; where both
- * readings make sense, both are given.
+ * What a Terminate message says, in words. Linux siw puts layer and type the other way round than RFC 5040 has them, and the header
+ * control bits at the other end of their byte. By these bits it is known; where none is set and both readings make sense, both are
+ * given.
  */
 std::string describeTerminate(std::span<const std::byte> payload);
 
