@@ -6,7 +6,7 @@
 import { errorCode, IserfsError, ProtocolError } from '../errors.ts';
 import { CID, type Connection, type ConnectionOptions, openConnection } from './connection.ts';
 import { formatPortal, isValidIscsiName, type Portal, parseTargetAddress } from './iscsi/name.ts';
-import { needsFirstRequestHeld } from './iscsi/peer-quirks.ts';
+import { needsPatience } from './iscsi/peer-quirks.ts';
 import { InitiatorSession } from './iscsi/session.ts';
 import { decodeText } from './iscsi/text.ts';
 
@@ -34,7 +34,7 @@ export async function discoverTargets(
   try {
     return await askForTargets(options, portal, connection, signal);
   } catch (error) {
-    const mayBeTooEarly = needsFirstRequestHeld(connection.result) && errorCode(error) === 'connection-lost';
+    const mayBeTooEarly = needsPatience(connection.result) && errorCode(error) === 'connection-lost';
     if (!mayBeTooEarly || signal?.aborted) throw error;
     return await askForTargets(options, portal, await open(), signal);
   }

@@ -11,7 +11,7 @@ import type { InitiatorDatamover, InitiatorTransport } from './datamover/datamov
 import { type ChapAlgorithm, type ChapOptions, InitiatorLogin, type LoginResult } from './iscsi/login.ts';
 import { isIser } from './iscsi/login-exchange.ts';
 import type { Portal } from './iscsi/name.ts';
-import { connectionQuirks, needsFirstRequestHeld } from './iscsi/peer-quirks.ts';
+import { connectionQuirks, needsPatience } from './iscsi/peer-quirks.ts';
 import type { InitiatorSession } from './iscsi/session.ts';
 import { LoginHandler } from './login-handler.ts';
 
@@ -97,15 +97,13 @@ export async function logIn(
       ...(options.chap === undefined ? {} : { chap: options.chap }),
       random: options.random,
     });
-    const end = await exchange(machine, datamover, handler);
+    const end = await exchange(machine, datamover, handler, clock);
     if (end.type === 'redirect') {
       await datamover.terminate('orderly');
       throwIfAborted(signal);
       return { type: 'redirected', to: end.portal, permanent: end.permanent };
     }
     const { result } = end;
-    datamover.enable(result.data);
-    if (needsFirstRequestHeld(result)) await sleep(clock, connectionQuirks.firstRequest.holdMs);
     handler.throwIfFailed();
     if (signal?.aborted) await datamover.terminate('orderly');
     throwIfAborted(signal);
@@ -128,8 +126,13 @@ export async function logIn(
 
 type LoginEnd = Exclude<ReturnType<InitiatorLogin['handleResponse']>, { type: 'send' }>;
 
-/** Request by request, until the login has ended. */
-async function exchange(machine: InitiatorLogin, datamover: InitiatorDatamover, handler: LoginHandler): Promise<LoginEnd> {
+/** Request by request, until the login has ended and the target is ready for what follows. */
+async function exchange(
+  machine: InitiatorLogin,
+  datamover: InitiatorDatamover,
+  handler: LoginHandler,
+  clock: Clock,
+): Promise<LoginEnd> {
   let request = machine.start();
   for (;;) {
     const answer = handler.nextPdu();
@@ -138,6 +141,8 @@ async function exchange(machine: InitiatorLogin, datamover: InitiatorDatamover, 
     const received = await answer;
     if (received.opcode !== 'login-response') throw new ProtocolError(`${received.opcode} during login`);
     const step = machine.handleResponse(received);
+    if (step.type === 'complete') datamover.enable(step.result.data);
+    if (needsPatience(received)) await sleep(clock, connectionQuirks.hastyRequest.holdMs);
     if (step.type !== 'send') return step;
     request = step.pdu;
   }

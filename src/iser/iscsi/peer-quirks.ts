@@ -84,13 +84,13 @@ export const connectionQuirks = {
     evidence:
       "tgtd 1.0.85: ExpCmdSN is the login's CmdSN + 1 and MaxCmdSN the login's CmdSN, yet the first command is expected with the login's CmdSN, and one with the ExpCmdSN is queued for ever. The Logout Response has the same numbers.",
   },
-  /** The first PDU after the login is held back, at the sign of `loginNumbers`. */
-  firstRequest: {
+  /** What follows a login response, the next request of the login or the first one after it, is held back, at the sign of `loginNumbers`. */
+  hastyRequest: {
     peer: 'tgtd over iSER',
     holdMs: 100,
-    sign: 'The numbers of `loginNumbers`; over TCP, where there is no such race, tgtd sends sound ones.',
+    sign: 'The numbers of `loginNumbers`, which every login response has; over TCP, where there is no such race, tgtd sends sound ones.',
     evidence:
-      'tgtd 1.0.85 enters the full-feature phase when it sees its login response complete; a command seen before that is a "non-login pdu during login phase", and it hangs up. 1 of 8 sessions on siw, 3 of 3 with its logging on; none after 100 ms.',
+      'tgtd 1.0.85 moves on when it sees its login response complete. A login request seen before that is never answered (6 of 24 logins of two or four requests, over siw); a command is a "non-login pdu during login phase", and it hangs up (1 of 8 sessions on siw, 3 of 3 with its logging on). None after 100 ms.',
   },
   /** An RDMA connection that is not wanted any more is made, and its login brought to its end, before it is closed. */
   abandonedLogin: {
@@ -110,7 +110,7 @@ export const connectionQuirks = {
   },
 } as const satisfies Record<string, ConnectionQuirkRow>;
 
-/** Whether a target whose login ended with these numbers takes the first PDU after it too early (`firstRequest`). */
-export function needsFirstRequestHeld(numbers: { readonly expCmdSn: number; readonly maxCmdSn: number }): boolean {
+/** Whether the target that gave these numbers in a login response takes what follows too early (`hastyRequest`). */
+export function needsPatience(numbers: { readonly expCmdSn: number; readonly maxCmdSn: number }): boolean {
   return serialLess(numbers.maxCmdSn, numbers.expCmdSn);
 }

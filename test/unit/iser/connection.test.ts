@@ -50,6 +50,24 @@ async function beginLogin(
   return { clock, target, outcome, abort: () => controller.abort() };
 }
 
+describe('a request of the login', () => {
+  it.each([
+    ['for 100 ms where the response before it has the numbers of tgtd', TGTD_NUMBERS, 100],
+    ['for no time with any other target', SOUND_NUMBERS, 0],
+  ])('is held %s', async (_how, numbers, heldMs) => {
+    const { clock, target, outcome } = await beginLogin();
+    target.newest.answerLogin({ csg: 1, ...numbers }, { RDMAExtensions: 'Yes', InitiatorRecvDataSegmentLength: '4096' });
+    if (heldMs > 0) {
+      await clock.advance(heldMs - 1);
+      expect(target.newest.take()).toEqual([]);
+    }
+    await clock.advance(1);
+    target.newest.answerLogin({ transit: true, csg: 1, nsg: 3, tsih: 1, ...numbers }, { TargetRecvDataSegmentLength: '8192' });
+    await clock.advance(heldMs);
+    expect(outcome.connection).toBeDefined();
+  });
+});
+
 describe('the first request after a login', () => {
   it('is held for 100 ms where the login response has the numbers of tgtd', async () => {
     const { clock, target, outcome } = await beginLogin();
@@ -268,7 +286,7 @@ describe('a session whose first request comes too early all the same', () => {
     for (let count = 1; count <= connections; count++) {
       await clock.advance(0);
       target.newest.answerLogin({ transit: true, nsg: 1, ...numbers }, { AuthMethod: 'None' });
-      await clock.advance(0);
+      await clock.advance(100);
       target.newest.grantLogin(numbers);
       await clock.advance(100);
       const { itt } = target.newest.takeOne('text-request');

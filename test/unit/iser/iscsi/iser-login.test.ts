@@ -12,7 +12,7 @@ import {
   type TargetLoginStep,
 } from '../../../../src/iser/iscsi/login.ts';
 import { type Pdu, pdu } from '../../../../src/iser/iscsi/pdu.ts';
-import { needsFirstRequestHeld } from '../../../../src/iser/iscsi/peer-quirks.ts';
+import { needsPatience } from '../../../../src/iser/iscsi/peer-quirks.ts';
 import { decodeText, encodeText } from '../../../../src/iser/iscsi/text.ts';
 
 type LoginRequest = Pdu<'login-request'>;
@@ -218,7 +218,7 @@ describe.each<Peer>(['tgtd', 'LIO'])('%s', (peer) => {
     window.update(last.result.expCmdSn, last.result.maxCmdSn);
     expect(window.isOpen).toBe(true);
     expect(window.take()).toBe(1);
-    expect(needsFirstRequestHeld(last.result)).toBe(peer === 'tgtd');
+    expect(needsPatience(last.result)).toBe(peer === 'tgtd');
   });
 
   it('is refused, with what to do, where it does not grant RDMAExtensions', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { connectionQuirks, needsFirstRequestHeld, quirkRows, quirksOf } from '../../../../src/iser/iscsi/peer-quirks.ts';
+import { connectionQuirks, needsPatience, quirkRows, quirksOf } from '../../../../src/iser/iscsi/peer-quirks.ts';
 
 describe('quirksOf', () => {
   it('proves of our own target alone that it waits for the tasks of the session it replaces', () => {
@@ -20,7 +20,7 @@ describe('quirksOf', () => {
   });
 });
 
-describe('needsFirstRequestHeld', () => {
+describe('needsPatience', () => {
   it.each([
     ['tgtd over iSER', 2, 1, true],
     ['tgtd over iSER, numbers that wrap', 0, 0xffff_ffff, true],
@@ -28,7 +28,7 @@ describe('needsFirstRequestHeld', () => {
     ['tgtd over TCP', 1, 2, false],
     ['our own target', 1, 64, false],
   ])('at the numbers of %s: ExpCmdSN %i, MaxCmdSN %i', (_peer, expCmdSn, maxCmdSn, held) => {
-    expect(needsFirstRequestHeld({ expCmdSn, maxCmdSn })).toBe(held);
+    expect(needsPatience({ expCmdSn, maxCmdSn })).toBe(held);
   });
 });
 
