@@ -125,9 +125,12 @@ TEST_CASE("an address that no device leads to is unreachable, in words") {
   MESSAGE(loopback.text);
   CHECK(loopback.code == FailureCode::unreachable);
   CHECK(loopback.text.find("no RDMA device") != std::string::npos);
+  const auto begin = Clock::now();
   const auto none = connectTo(*provider, {"203.0.113.7", 3260}, 5'000)->waitClosed();
   MESSAGE(none.text);
   CHECK(none.code == FailureCode::unreachable);
+  CHECK(none.text.find("no RDMA device") != std::string::npos);
+  CHECK(Clock::now() - begin < 1s);
   const auto name = connectTo(*provider, {"no.such.name", 3260}, 5'000)->waitClosed();
   CHECK(name.code == FailureCode::badAddress);
 }
@@ -175,13 +178,16 @@ TEST_CASE("a silent address holds up no other connection") {
 TEST_CASE("a close at any moment of a connection attempt ends it") {
   REQUIRE_DEVICE();
   const auto provider = makeVerbsProvider();
-  const auto requests = std::make_shared<Requests>();
-  const auto listener = provider->listen({*deviceAddress(), 0}, requests);
   for (int i = 0; i < 30; i++) {
+    // Each its own: siw (Linux 6.1) refuses for ever once initiators have gone that it had not answered.
+    const auto requests = std::make_shared<Requests>();
+    const auto listener = provider->listen({*deviceAddress(), 0}, requests);
     const auto end = connectTo(*provider, addressOf(*listener), 5'000);
     std::this_thread::sleep_for(std::chrono::microseconds(i * i * 20));
     end->queuePair->close(i % 2 == 0 ? CloseMode::abrupt : CloseMode::orderly);
-    CHECK(end->waitClosed().code == FailureCode::none);
+    const auto failure = end->waitClosed();
+    CAPTURE(failure.text);
+    CHECK(failure.code == FailureCode::none);
   }
 }
 
@@ -225,7 +231,9 @@ TEST_CASE("whatever is posted completes once, when either end cuts the connectio
     }
     auto& closer = byInitiator ? *pair.initiator : *pair.target;
     closer.queuePair->close(CloseMode::abrupt);
-    CHECK(closer.waitClosed().code == FailureCode::none);
+    const auto own = closer.waitClosed();
+    CAPTURE(own.text);
+    CHECK(own.code == FailureCode::none);
     const auto seen = byInitiator ? pair.target->waitClosed() : pair.initiator->waitClosed();
     MESSAGE("the other end: " << static_cast<int>(seen.code) << " " << seen.text);
     CHECK((seen.code == FailureCode::none || seen.code == FailureCode::reset));
@@ -264,7 +272,8 @@ TEST_CASE("a message that is longer than its receive ends the connection") {
   const auto sender = pair.initiator->waitClosed();
   MESSAGE("receiver: " << receiver.text << "; sender: " << sender.text);
   CHECK(receiver.code == FailureCode::peerViolation);
-  CHECK(sender.code != FailureCode::none);
+  // siw does not say that a Terminate came.
+  if (!pair.isIwarp()) CHECK(sender.code == FailureCode::terminated);
   for (std::size_t i = 100; i < 4096; i++) REQUIRE(*pair.target->at(i) == std::byte{0});
 }
 
@@ -275,8 +284,8 @@ TEST_CASE("a message without a receive waits for one on InfiniBand and RoCE, and
   pair.initiator->queuePair->postSend(1, std::span(&message, 1), std::nullopt);
   if (pair.isIwarp()) {
     const auto failure = pair.target->waitClosed();
-    MESSAGE(failure.text);
-    CHECK(failure.code == FailureCode::peerViolation);
+    // siw (Linux 6.1) does not say why.
+    CHECK(failure.text != "never closed");
     return;
   }
   std::this_thread::sleep_for(50ms);

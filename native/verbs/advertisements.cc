@@ -37,7 +37,13 @@ RemoteAddress Advertisements::add(ibv_qp* queuePair, const Segment& segment, Acc
   }
 
   if (binding_.size() >= bindDepth(depth_)) throw deviceError("room to bind another memory window", EAGAIN);
-  ibv_mr* const arena = domain_.arena(segment.arena);
+  ibv_mr* memory;
+  if (domain_.device().quirks().areWindowsUnbounded) {
+    made.region = domain_.segment(segment, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+    memory = made.region.get();
+  } else {
+    memory = domain_.arena(segment.arena);
+  }
   if (spare_.empty()) {
     made.window = domain_.window();
   } else {
@@ -55,16 +61,17 @@ RemoteAddress Advertisements::add(ibv_qp* queuePair, const Segment& segment, Acc
   request.send_flags = IBV_SEND_SIGNALED;
   request.bind_mw.mw = window;
   request.bind_mw.rkey = tag;
-  request.bind_mw.bind_info.mr = arena;
+  request.bind_mw.bind_info.mr = memory;
   request.bind_mw.bind_info.addr = address;
   request.bind_mw.bind_info.length = segment.length;
   request.bind_mw.bind_info.mw_access_flags = remoteAccess(access);
   ibv_send_wr* bad = nullptr;
   const int failed = ::ibv_post_send(queuePair, &request, &bad);
   if (failed != 0) {
+    const int error = postError(failed);
     binding_.pop_back();
     inForce_.erase(tag);
-    throw deviceError("memory window", failed);
+    throw deviceError("memory window", error);
   }
   window->rkey = tag;
   return {tag, address};

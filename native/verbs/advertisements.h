@@ -45,6 +45,7 @@ class Advertisements {
   struct Advertisement {
     Segment segment;
     Region region;
+    /** After the region, so that it goes first: a region with a window bound to it stays. */
     Window window{nullptr, nullptr};
   };
 

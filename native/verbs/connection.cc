@@ -29,6 +29,8 @@ std::uint8_t readDepth(std::uint16_t wanted, int deviceLimit) {
   return static_cast<std::uint8_t>(std::min({static_cast<int>(wanted), deviceLimit, 254}));
 }
 
+Failure violation() { return {FailureCode::peerViolation, "the peer broke the protocol, or reached for memory that it was not given"}; }
+
 void require(std::uint32_t wanted, int limit, const Device& device, const char* what) {
   if (static_cast<int>(wanted) <= limit) return;
   throw ProviderError({FailureCode::resources, device.name() + " allows " + std::to_string(limit) + " " + what + " for a connection, " +
@@ -64,6 +66,7 @@ void Connection::connect(const sockaddr_storage& to, std::chrono::milliseconds t
   } catch (const ProviderError& error) {
     return finish(error.failure());
   }
+  if (!engine_->hasRoute(to)) return finish(resolutionFailure(ENODEV));
   auto address = to;
   const auto limit = static_cast<int>(std::min<std::int64_t>(timeout.count(), INT32_MAX));
   if (library_.resolveAddr(id_.get(), nullptr, reinterpret_cast<sockaddr*>(&address), limit) != 0) finish(resolutionFailure(errno));
@@ -82,6 +85,7 @@ void Connection::routeResolved() {
     const auto& limits = device_->attributes();
     ird_ = readDepth(options_.ird, limits.max_qp_rd_atom);
     ord_ = readDepth(options_.ord, limits.max_qp_init_rd_atom);
+    isConnectCalled_ = true;
     if (!device_->isIwarp()) {
       auto parameters = connectionParameters(ird_, ord_);
       if (library_.connect(id_.get(), &parameters) != 0) finish(connectFailure(errno));
@@ -201,7 +205,7 @@ void Connection::cmEvent(rdma_cm_id* /*id*/, const CmEvent& event) {
       return finish(connectionEventFailure(event.status));
     case RDMA_CM_EVENT_ESTABLISHED:
       if (isPassive_) return established(ird_, ord_, std::move(peerData_));
-      return established(std::min(ird_, event.responderResources), std::min(ord_, event.initiatorDepth), event.privateData);
+      return establishedByPeer(event);
     case RDMA_CM_EVENT_DISCONNECTED:
       return disconnected(event.status);
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
@@ -209,6 +213,13 @@ void Connection::cmEvent(rdma_cm_id* /*id*/, const CmEvent& event) {
     default:
       return;
   }
+}
+
+void Connection::establishedByPeer(const CmEvent& event) {
+  auto ird = event.responderResources;
+  auto ord = event.initiatorDepth;
+  if (device_->quirks().areReadDepthsSwapped) std::swap(ird, ord);
+  established(std::min(ird_, ird), std::min(ord_, ord), event.privateData);
 }
 
 void Connection::established(std::uint8_t ird, std::uint8_t ord, std::vector<std::byte> privateData) {
@@ -242,19 +253,28 @@ void Connection::asyncEvent(ibv_event_type type) noexcept {
     });
     return;
   }
-  if (type == IBV_EVENT_QP_FATAL) {
-    noteReason({FailureCode::reset, "the RDMA device reports an error of the connection"});
-  } else {
-    noteReason({FailureCode::peerViolation, "the peer touched memory that it was not given, or broke the protocol"});
-  }
+  noteReason(violation());
   engine_->loop().post([weak = weak_from_this()] {
-    if (const auto connection = weak.lock()) connection->awaitReason({FailureCode::reset, "the connection broke"});
+    if (const auto connection = weak.lock()) connection->awaitReason(violation());
   });
 }
 
 void Connection::disconnected(int status) {
-  if (status == 0) return finish({});
-  finish({FailureCode::reset, "connection reset"});
+  hasPeerClosed_ = true;
+  if (status != 0) return finish({FailureCode::reset, "connection reset"});
+  bool wasBroken = false;
+  if (!device_->isIwarp()) {
+    // A peer that closes in order leaves the queue pair as it is. Where it asked what it may not, the device broke it.
+    const std::lock_guard lock(mutex_);
+    wasBroken = phase_ != Phase::disconnecting && isQueuePairBroken();
+  }
+  finish(wasBroken ? violation() : Failure{});
+}
+
+Failure Connection::unknownReason() const {
+  if (device_->isIwarp()) return {FailureCode::reset, "the connection broke"};
+  // On InfiniBand and RoCE whatever breaks on this side's behalf says so in its completion.
+  return violation();
 }
 
 void Connection::noteReason(Failure failure) {
@@ -322,6 +342,12 @@ void Connection::breakQueuePair() noexcept {
   static_cast<void>(library_.modifyQp(queuePair_.get(), &attributes, IBV_QP_STATE));
 }
 
+bool Connection::isQueuePairBroken() const noexcept {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr initial{};
+  return library_.queryQp(queuePair_.get(), &attributes, IBV_QP_STATE, &initial) == 0 && attributes.qp_state == IBV_QPS_ERR;
+}
+
 void Connection::finish(Failure failure) {
   const auto self = shared_from_this();
   if (events_ == nullptr) return;
@@ -332,8 +358,10 @@ void Connection::finish(Failure failure) {
   if (device_ != nullptr) device_->takeAsyncEvents();
 
   bool tellPeer = isConnected_ && !device_->isIwarp();
+  bool isOurs;
   {
     const std::lock_guard lock(mutex_);
+    isOurs = phase_ != Phase::established || isCloseWanted_;
     tellPeer = tellPeer && phase_ != Phase::disconnecting;
     phase_ = Phase::ended;
     breakQueuePair();
@@ -342,6 +370,21 @@ void Connection::finish(Failure failure) {
   if (tellPeer) library_.disconnect(id_.get());
 
   std::vector<Completion> completions;
+  if (isConnectCalled_ && !isConnected_ && device_->isIwarp()) {
+    buryObjects();
+  } else {
+    destroyObjects(completions);
+  }
+  if (hasPeerClosed_ && !isOurs && hasFlushedSends_ && failure.code == FailureCode::none) {
+    failure = {FailureCode::reset, "the peer closed the connection while requests were under way"};
+  }
+  const Failure reason = reasonOr(std::move(failure));
+  if (isConnected_ && !completions.empty()) events->completed(completions);
+  events->closed(reason);
+  engine_->forget(self);
+}
+
+void Connection::destroyObjects(std::vector<Completion>& completions) {
   std::vector<WorkQueue::Entry> released;
   if (completionQueue_ != nullptr) {
     ibv_wc work{};
@@ -350,9 +393,11 @@ void Connection::finish(Failure failure) {
   }
   {
     const std::lock_guard lock(mutex_);
+    // A window keeps its queue pair from being destroyed.
     if (advertisements_) advertisements_->clear();
     queuePair_.reset();
     advertisements_.reset();
+    hasFlushedSends_ = hasFlushedSends_ || sends_.posted() != 0;
     for (auto* queue : {&sends_, &receives_}) {
       for (auto& entry : queue->releaseAll()) {
         const auto status = entry.isRefused ? Status::failed : Status::flushed;
@@ -371,10 +416,41 @@ void Connection::finish(Failure failure) {
   }
   device_.reset();
   id_.reset();
-  const Failure reason = reasonOr(std::move(failure));
-  if (isConnected_ && !completions.empty()) events->completed(completions);
-  events->closed(reason);
-  engine_->forget(self);
+}
+
+void Connection::buryObjects() {
+  // The broken queue pair cannot be connected any more, so nothing reaches the memory of the receives; they keep it meanwhile.
+  struct Remains {
+    std::shared_ptr<Connection> connection;
+    CmId id;
+    std::unique_ptr<ibv_cq, CompletionQueueDeleter> completionQueue;
+    std::unique_ptr<ibv_qp, QueuePairDeleter> queuePair;
+  };
+  const auto remains = std::make_shared<Remains>();
+  remains->connection = std::static_pointer_cast<Connection>(shared_from_this());
+  remains->id = std::move(id_);
+  remains->completionQueue = std::move(completionQueue_);
+  {
+    const std::lock_guard lock(mutex_);
+    remains->queuePair = std::move(queuePair_);
+  }
+  engine_->bury(
+      [remains] {
+        remains->queuePair.reset();
+        remains->completionQueue.reset();
+        remains->id.reset();
+      },
+      [remains] {
+        auto& connection = *remains->connection;
+        {
+          const std::lock_guard lock(connection.mutex_);
+          connection.receives_.releaseAll();
+          connection.advertisements_.reset();
+          connection.domain_.reset();
+        }
+        connection.device_.reset();
+        remains->connection.reset();
+      });
 }
 
 }  // namespace iserfs::rdma::verbs

@@ -99,17 +99,24 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void makeQueuePair();
   rdma_conn_param connectionParameters(std::uint8_t ird, std::uint8_t ord) const;
   void connectReturned(int error);
+  void establishedByPeer(const CmEvent& event);
   void established(std::uint8_t ird, std::uint8_t ord, std::vector<std::byte> privateData);
   void closeOnLoop(CloseMode mode);
   /** Tells the peer, once nothing is left to send. */
   void disconnectWhenDrained();
   void disconnected(int status);
+  /** Work requests were flushed, and nothing said why. */
+  Failure unknownReason() const;
   /** Something is broken whose reason is not known yet: another event may tell, for a short time. */
   void awaitReason(Failure otherwise);
   void startTimer(std::chrono::milliseconds delay, Failure failure);
   void stopTimer();
   void finish(Failure failure);
   void breakQueuePair() noexcept;
+  bool isQueuePairBroken() const noexcept;
+  void destroyObjects(std::vector<Completion>& completions);
+  /** Instead, where that may block: an iWARP connection that its peer has not answered yet. */
+  void buryObjects();
   /** The first known reason, else `failure`. */
   Failure reasonOr(Failure failure);
 
@@ -122,7 +129,7 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void noteReason(Failure failure);
 
   // ---- connection_posting.cc: owner's thread, `mutex_` held ----
-  bool isOpen() const noexcept { return phase_ == Phase::established; }
+  bool isOpen() const noexcept { return phase_ == Phase::established && !isCloseWanted_; }
   void requireEstablishedOnce() const;
   /** Completes a request that was never posted. */
   void refuse(std::uint32_t workRequestId, Opcode opcode, std::uint32_t length, Status status);
@@ -130,7 +137,7 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void postToSendQueue(ibv_send_wr& request, std::uint32_t index);
   /** Owner's or loop thread. Throws std::system_error. */
   void postToReceiveQueue(std::uint32_t workRequestId, Segment segment);
-  void deviceRefused(WorkQueue::Entry& entry, Failure failure);
+  void deviceRefused(WorkQueue::Entry& entry, int error, std::string text);
 
   const std::shared_ptr<Engine> engine_;
   const Library& library_;
@@ -140,6 +147,8 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   std::shared_ptr<QueuePairEvents> events_;
   bool isPassive_ = false;
   bool isConnected_ = false;
+  bool isConnectCalled_ = false;
+  bool hasPeerClosed_ = false;
   /** Passive: what the initiator said. */
   std::vector<std::byte> peerData_;
   std::uint8_t ird_ = 0;
@@ -154,6 +163,7 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
 
   std::mutex mutex_;
   Phase phase_ = Phase::connecting;
+  bool isCloseWanted_ = false;
   std::shared_ptr<ProtectionDomain> domain_;
   std::unique_ptr<ibv_qp, QueuePairDeleter> queuePair_;
   std::optional<Advertisements> advertisements_;
@@ -162,6 +172,7 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   WorkQueue receives_;
   std::uint32_t inlineLimit_ = 0;
   bool hasReads_ = false;
+  bool hasFlushedSends_ = false;
   std::vector<Completion> refused_;
   std::optional<Failure> reason_;
 };

@@ -53,9 +53,9 @@ bool Connection::takeCompletions() {
   if (!isBroken) {
     disconnectWhenDrained();
   } else if (isReasonKnown) {
-    finish({FailureCode::reset, "the connection broke"});
+    finish({});
   } else {
-    awaitReason({FailureCode::reset, "the connection broke"});
+    awaitReason(unknownReason());
   }
   return true;
 }
@@ -76,7 +76,7 @@ void Connection::completed(const ibv_wc& work, std::vector<Completion>& completi
     completion.status = Status::success;
     if (kind == WorkKind::receive) {
       completion.byteLength = work.byte_len;
-      if ((work.wc_flags & IBV_WC_WITH_INV) != 0) {
+      if ((work.wc_flags & device_->quirks().invalidationFlags) != 0) {
         completion.hasInvalidated = true;
         completion.invalidatedTag = work.invalidated_rkey;
         advertisements_->invalidated(work.invalidated_rkey);
@@ -84,6 +84,7 @@ void Connection::completed(const ibv_wc& work, std::vector<Completion>& completi
     }
   } else {
     completion.status = work.status == IBV_WC_WR_FLUSH_ERR && !entry.isRefused ? Status::flushed : Status::failed;
+    hasFlushedSends_ = hasFlushedSends_ || kind == WorkKind::send;
   }
   completions.push_back(completion);
   released.push_back(std::move(entry));

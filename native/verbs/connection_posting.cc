@@ -44,8 +44,10 @@ void Connection::refuse(std::uint32_t workRequestId, Opcode opcode, std::uint32_
 }
 
 /** The device does not take it. What was posted before completes first; this does when the connection ends, which it now does. */
-void Connection::deviceRefused(WorkQueue::Entry& entry, Failure failure) {
-  entry.isRefused = true;
+void Connection::deviceRefused(WorkQueue::Entry& entry, int error, std::string text) {
+  // iWARP devices say so where the connection has ended, which is not known here yet.
+  entry.isRefused = error != ENOTCONN;
+  Failure failure{entry.isRefused ? FailureCode::resources : FailureCode::reset, std::move(text)};
   engine_->loop().post([weak = weak_from_this(), failure = std::move(failure)] {
     if (const auto connection = weak.lock()) connection->awaitReason(failure);
   });
@@ -56,6 +58,7 @@ void Connection::postReceive(std::uint32_t workRequestId, Segment segment) {
   const std::lock_guard lock(mutex_);
   requireEstablishedOnce();
   if (!isOpen()) return refuse(workRequestId, Opcode::receive, segment.length, Status::flushed);
+  const std::uint32_t length = segment.length;
   try {
     postToReceiveQueue(workRequestId, std::move(segment));
   } catch (const std::system_error& error) {
@@ -63,7 +66,8 @@ void Connection::postReceive(std::uint32_t workRequestId, Segment segment) {
     auto& entry = receives_[index];
     entry.workRequestId = workRequestId;
     entry.opcode = Opcode::receive;
-    deviceRefused(entry, {FailureCode::resources, error.what()});
+    entry.length = length;
+    deviceRefused(entry, error.code().value(), error.what());
   }
 }
 
@@ -83,7 +87,7 @@ void Connection::postToReceiveQueue(std::uint32_t workRequestId, Segment segment
     request.num_sge = static_cast<int>(count);
     ibv_recv_wr* bad = nullptr;
     const int failed = ::ibv_post_recv(queuePair_.get(), &request, &bad);
-    if (failed != 0) throw deviceError("room to receive", failed);
+    if (failed != 0) throw deviceError("room to receive", postError(failed));
   } catch (...) {
     receives_.release(index);
     throw;
@@ -156,7 +160,7 @@ void Connection::postRead(std::uint32_t workRequestId, Segment segment, RemoteAd
   entry.opcode = Opcode::read;
   entry.length = segment.length;
   entry.segments[0] = std::move(segment);
-  if (!hasReads_) return deviceRefused(entry, {FailureCode::unsupported, "the peer allows no RDMA Reads"});
+  if (!hasReads_) return deviceRefused(entry, EOPNOTSUPP, "the peer allows no RDMA Reads");
   ibv_send_wr request{};
   request.opcode = IBV_WR_RDMA_READ;
   request.wr.rdma.remote_addr = from.address;
@@ -169,7 +173,8 @@ void Connection::postToSendQueue(ibv_send_wr& request, std::uint32_t index) {
   auto& entry = sends_[index];
   try {
     std::array<ibv_sge, 2> elements{};
-    const bool isInline = entry.opcode == Opcode::send && entry.length <= inlineLimit_;
+    const bool canInline = request.opcode == IBV_WR_SEND || (request.opcode == IBV_WR_SEND_WITH_INV && domain_->device().quirks().canInlineInvalidation);
+    const bool isInline = canInline && entry.length <= inlineLimit_;
     if (entry.opcode == Opcode::read && entry.length != 0 && domain_->device().isIwarp()) {
       // On iWARP the response to an RDMA Read is written to by tag, and devices want remote write access there (RFC 5040 section 5.4
       // leaves it open): a region of exactly these bytes until the Read completes, never the arena.
@@ -184,9 +189,9 @@ void Connection::postToSendQueue(ibv_send_wr& request, std::uint32_t index) {
     request.send_flags = IBV_SEND_SIGNALED | (isInline ? static_cast<unsigned int>(IBV_SEND_INLINE) : 0U);
     ibv_send_wr* bad = nullptr;
     const int failed = ::ibv_post_send(queuePair_.get(), &request, &bad);
-    if (failed != 0) throw deviceError("room to send", failed);
+    if (failed != 0) throw deviceError("room to send", postError(failed));
   } catch (const std::system_error& error) {
-    deviceRefused(entry, {FailureCode::resources, error.what()});
+    deviceRefused(entry, error.code().value(), error.what());
   }
 }
 
@@ -214,6 +219,10 @@ void Connection::revoke(std::uint32_t tag) {
 }
 
 void Connection::close(CloseMode mode) {
+  {
+    const std::lock_guard lock(mutex_);
+    isCloseWanted_ = true;
+  }
   engine_->loop().post([weak = weak_from_this(), mode] {
     if (const auto connection = weak.lock()) connection->closeOnLoop(mode);
   });

@@ -37,6 +37,7 @@ Device::Device(const Library& library, EventLoop& loop, ibv_context* context)
     : library_(library), loop_(loop), context_(context), name_(context->device->name), fabric_(fabricOf(library, context)) {
   const int failed = library.queryDevice(context, &attributes_);
   if (failed != 0) throw deviceError("answer", failed);
+  quirks_ = quirksOf(attributes_);
   hasWindows_ = probeWindows();
   channel_ = library.createCompChannel(context);
   if (channel_ == nullptr) throw deviceError("completion channel", orUnknown(errno));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "verbs/device_quirks.h"
 #include "verbs/event_loop.h"
 #include "verbs/library.h"
 
@@ -78,6 +79,7 @@ class Device : public std::enable_shared_from_this<Device> {
   const Library& library() const noexcept { return library_; }
   ibv_context* context() const noexcept { return context_; }
   const ibv_device_attr& attributes() const noexcept { return attributes_; }
+  const DeviceQuirks& quirks() const noexcept { return quirks_; }
   const std::string& name() const noexcept { return name_; }
   /** `iWARP`, `RoCE`, `InfiniBand`. */
   const std::string& fabric() const noexcept { return fabric_; }
@@ -101,6 +103,7 @@ class Device : public std::enable_shared_from_this<Device> {
   EventLoop& loop_;
   ibv_context* context_;
   ibv_device_attr attributes_{};
+  DeviceQuirks quirks_;
   std::string name_;
   std::string fabric_;
   bool hasWindows_ = false;

@@ -4,6 +4,7 @@
 #if ISERFS_HAVE_VERBS
 
 #include <netdb.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -51,6 +52,12 @@ void Engine::shutDown() {
       handler->shutDown();
       handlers_.erase(handler);
     }
+  });
+  // No more are added: every connection has ended. Each of these threads posts to the loop at its end.
+  for (auto& burial : burials_) {
+    if (burial.thread.joinable()) burial.thread.join();
+  }
+  loop_.run([this] {
     loop_.unwatch(channel_->fd);
     library_.destroyEventChannel(channel_);
     channel_ = nullptr;
@@ -78,6 +85,46 @@ std::shared_ptr<Device> Engine::device(ibv_context* context) {
   auto device = known.lock();
   if (device == nullptr) known = device = std::make_shared<Device>(library_, loop_, context);
   return device;
+}
+
+bool Engine::hasRoute(const sockaddr_storage& to) {
+  // Connecting a datagram socket sends nothing; it picks the source address of the route.
+  const int probe = ::socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return true;
+  sockaddr_storage from{};
+  socklen_t length = sizeof from;
+  const bool isRouted = ::connect(probe, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0 &&
+                        ::getsockname(probe, reinterpret_cast<sockaddr*>(&from), &length) == 0;
+  ::close(probe);
+  if (!isRouted) return true;
+  auto& port = from.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&from)->sin6_port : reinterpret_cast<sockaddr_in*>(&from)->sin_port;
+  port = 0;
+  rdma_cm_id* id = nullptr;
+  if (library_.createId(channel_, &id, nullptr, RDMA_PS_TCP) != 0) return true;
+  const bool isOnDevice = library_.bindAddr(id, reinterpret_cast<sockaddr*>(&from)) == 0 || errno != ENODEV;
+  library_.destroyId(id);
+  return isOnDevice;
+}
+
+void Engine::bury(EventLoop::Task work, EventLoop::Task after) {
+  burials_.remove_if([](Burial& burial) {
+    if (burial.hasEnded) burial.thread.join();
+    return burial.hasEnded;
+  });
+  auto& burial = burials_.emplace_back();
+  try {
+    burial.thread = std::thread([this, &burial, work, after] {
+      work();
+      loop_.post([&burial, after] {
+        after();
+        burial.hasEnded = true;
+      });
+    });
+  } catch (const std::system_error&) {
+    burials_.pop_back();
+    work();
+    after();
+  }
 }
 
 void Engine::takeCmEvents() {

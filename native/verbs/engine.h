@@ -4,8 +4,10 @@
  */
 #pragma once
 
+#include <list>
 #include <memory>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -55,7 +57,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /** Ends everything and the thread. Owner's thread. */
+  /** Ends everything and the threads. Owner's thread. Waits up to ten seconds where an iWARP peer never answered a connection. */
   void shutDown();
 
   const Library& library() const noexcept { return library_; }
@@ -72,8 +74,18 @@ class Engine : public std::enable_shared_from_this<Engine> {
   /** Keeps `handler` until `forget`. */
   void keep(std::shared_ptr<CmHandler> handler) { handlers_.insert(std::move(handler)); }
   void forget(const std::shared_ptr<CmHandler>& handler) { handlers_.erase(handler); }
+  /** Whether the route to that address begins at an RDMA device. Says no only when that is certain; asks nobody on the network. */
+  bool hasRoute(const sockaddr_storage& to);
+  /** Runs `work`, which may block for seconds, on a thread of its own, and then `after` on the loop's. */
+  void bury(EventLoop::Task work, EventLoop::Task after);
 
  private:
+  /** A thread that clears up. */
+  struct Burial {
+    std::thread thread;
+    bool hasEnded = false;
+  };
+
   void takeCmEvents();
 
   const Library& library_;
@@ -81,6 +93,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   rdma_event_channel* channel_ = nullptr;
   std::unordered_map<ibv_context*, std::weak_ptr<Device>> devices_;
   std::unordered_set<std::shared_ptr<CmHandler>> handlers_;
+  std::list<Burial> burials_;
 };
 
 /** `ADDRESS:PORT`, IPv6 in brackets. */

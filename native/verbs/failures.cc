@@ -29,15 +29,21 @@ std::string lockedMemoryLimit() {
 
 std::string errorText(int error) { return std::generic_category().message(std::abs(error)); }
 
+int postError(int returned) noexcept {
+  if (returned != -1) return std::abs(returned);
+  return errno == 0 ? EIO : errno;
+}
+
 Failure resolutionFailure(int error) {
   switch (std::abs(error)) {
     case ENODEV:
     case EADDRNOTAVAIL:
+    // Of a device that is bound to the loopback interface's address, which leads nowhere.
+    case EINVAL:
       return {FailureCode::unreachable, "no RDMA device routes to that address"};
     case ETIMEDOUT:
       return {FailureCode::timedOut, "nothing answers for that address on the RDMA network"};
     case EAFNOSUPPORT:
-    case EINVAL:
       return {FailureCode::badAddress, "not an address that RDMA can connect to: " + errorText(error)};
     case ENOMEM:
     case EMFILE:

@@ -17,6 +17,9 @@ namespace iserfs::rdma::verbs {
 /** Text of an errno value (positive or negative). */
 std::string errorText(int error);
 
+/** The errno value behind what `ibv_post_send` or `ibv_post_recv` returned: some drivers return -1 and set errno. */
+int postError(int returned) noexcept;
+
 /** `rdma_resolve_addr`, `rdma_resolve_route`, and their error events. */
 Failure resolutionFailure(int error);
 /** `rdma_connect` returned an error at once. */

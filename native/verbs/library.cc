@@ -63,6 +63,7 @@ Library::Library() {
   find(ibverbs, "ibv_get_async_event", getAsyncEvent);
   find(ibverbs, "ibv_ack_async_event", ackAsyncEvent);
   find(ibverbs, "ibv_modify_qp", modifyQp);
+  find(ibverbs, "ibv_query_qp", queryQp);
   find(ibverbs, "ibv_wc_status_str", wcStatusStr);
 
   void* rdmacm = load("librdmacm.so.1");

@@ -45,6 +45,7 @@ struct Library {
   decltype(&::ibv_get_async_event) getAsyncEvent;
   decltype(&::ibv_ack_async_event) ackAsyncEvent;
   decltype(&::ibv_modify_qp) modifyQp;
+  decltype(&::ibv_query_qp) queryQp;
   decltype(&::ibv_wc_status_str) wcStatusStr;
 
   decltype(&::rdma_create_event_channel) createEventChannel;
