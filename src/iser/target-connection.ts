@@ -210,7 +210,10 @@ export class TargetConnection implements TargetHandler {
         expCmdSn: result.expCmdSn,
         statSn: result.statSn,
         windowSize: this.#windowSize,
-        maxSendDataSegmentLength: result.data.maxSendDataSegmentLength,
+        maxSendDataSegmentLength: Math.min(
+          result.data.maxSendDataSegmentLength,
+          this.#datamover.longestDataSegment ?? Number.POSITIVE_INFINITY,
+        ),
         answerText: (pairs) => grant.answerText(pairs),
         now: () => clock.now(),
         keepaliveIntervalMs: timing.keepaliveIntervalMs,

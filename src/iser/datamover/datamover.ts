@@ -100,6 +100,8 @@ export type TargetTask = Pdu<'scsi-command'>;
 export interface TargetDatamover extends Datamover {
   /** Commands that it has room for at a time, as a bound on the session's window; undefined: any number. */
   readonly commandWindow?: number | undefined;
+  /** Longest data segment of a PDU that it sends, whatever the initiator takes; undefined: any length. */
+  readonly longestDataSegment?: number | undefined;
   /** Send_Control. `pdu.data` is taken: it must not change afterwards. */
   sendControl(pdu: TargetControlPdu): void;
   /** Put_Data: to the initiator's read buffer at `offset`. Resolves when `data` may be reused (Data_Completion_Notify); rejects when the connection or the task is gone. */

@@ -34,6 +34,7 @@ type OutgoingWork = MessageSend | TransferPart;
 
 export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDatamover {
   readonly commandWindow: number;
+  readonly longestDataSegment: number;
   #handler: TargetHandler | undefined;
   #parameters: DataParameters | undefined;
   readonly #tasks = new Map<number, Task>();
@@ -42,6 +43,8 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
   constructor(parts: IserDatamoverParts) {
     super(parts, parts.options.commandWindow + UNEXPECTED_MESSAGES);
     this.commandWindow = parts.options.commandWindow;
+    // A discovery session agrees on no such length, and initiators declare more there than their receives hold.
+    this.longestDataSegment = parts.options.initiatorRecvDataSegmentLength;
     this.#copies = new CopyMemory(parts.buffers);
   }
 
