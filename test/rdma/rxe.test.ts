@@ -21,7 +21,7 @@ beforeAll(async () => {
 });
 afterAll(() => guest?.[Symbol.asyncDispose]());
 
-const mount = async () => new MountInitiator(await inGuest(guest, fabricAddress), process.env['TRY'] ?? 'verbs');
+const mount = async () => new MountInitiator(await inGuest(guest, fabricAddress), 'verbs');
 const path = 'verbs over rxe';
 
 recorder.combination({
@@ -43,8 +43,8 @@ recorder.combination({
   initiator: 'kernel (ib_iser)',
   target: 'iserfs',
   setUp: async () => ({
-    target: await Embedded.start(guest, process.env['TRY'] ?? 'verbs'),
-    initiator: await KernelInitiator.start(guest, fabricAddress, process.env['TRY'] === 'tcp' ? 'default' : 'iser'),
+    target: await Embedded.start(guest, 'verbs'),
+    initiator: await KernelInitiator.start(guest, fabricAddress),
   }),
 });
 
@@ -54,7 +54,7 @@ recorder.combination({
   target: 'iserfs',
   notApplicable: libiscsiLimits,
   setUp: async () => ({
-    target: await Embedded.start(guest, process.env['TRY'] ?? 'verbs'),
+    target: await Embedded.start(guest, 'verbs'),
     initiator: await LibiscsiInitiator.start(guest, fabricAddress),
   }),
 });

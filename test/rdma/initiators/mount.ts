@@ -64,7 +64,7 @@ export class MountInitiator implements Initiator {
     const mount = await this.#place.mount(secret === undefined ? args : [...args, '--chap-user', account.user], secret);
     try {
       const status = await this.machine.checked(`cat ${mount.mountpoint}/status`);
-      if (!status.includes(this.#transport)) throw new Error(`the status does not name the transport:\n${status}`);
+      if (!status.includes(` by ${this.#transport}`)) throw new Error(`not by ${this.#transport}:\n${status}`);
       const path = join(mount.mountpoint, offer.name, `lun${offer.lun}`, 'image');
       return new PathDisk({ machine: this.machine, path, folder: this.folder, detach: () => mount.stop() });
     } catch (error) {
@@ -78,8 +78,9 @@ export class MountInitiator implements Initiator {
   }
 
   #portal({ port, tcpPort }: Offer): string {
-    const portal = this.#place.portal(tcpPort ?? port);
-    return tcpPort === undefined || tcpPort === port ? portal : `${portal},iser-port=${port}`;
+    const iser = this.#place.portal(port);
+    const [, iserPort] = iser.split(':');
+    return tcpPort === undefined || tcpPort === port ? iser : `${this.#place.portal(tcpPort)},iser-port=${iserPort}`;
   }
 
   #options(): string[] {

@@ -10,11 +10,11 @@ import { fabricAddress, lunFolder, lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
 import { type Access, account, type Offer, type TestTarget } from './target.ts';
 
-const port = 3261;
 const names = { open: 'iqn.2024-01.test:lio-open', chap: 'iqn.2024-01.test:lio-chap' };
 const configuration = '/sys/kernel/config/target';
 
 export class Lio implements TestTarget {
+  static readonly port = 3261;
   readonly label = 'LIO';
   readonly backing = `${lunFolder}/lio`;
   readonly #guest: Guest;
@@ -32,7 +32,7 @@ export class Lio implements TestTarget {
   }
 
   async offer(access: Access): Promise<Offer> {
-    return { port, tcpPort: this.#fabric === 'siw' ? undefined : port, name: names[access], lun: 0 };
+    return { port: Lio.port, tcpPort: this.#fabric === 'siw' ? undefined : Lio.port, name: names[access], lun: 0 };
   }
 
   async cut(): Promise<void> {
@@ -52,7 +52,7 @@ export class Lio implements TestTarget {
   #startScript(): string {
     const device = `${configuration}/core/fileio_0/disk`;
     // At every address, so that the portal is on the guest's card, too.
-    const portal = `np/${this.#fabric === 'siw' ? '0.0.0.0' : fabricAddress}:${port}`;
+    const portal = `np/${this.#fabric === 'siw' ? '0.0.0.0' : fabricAddress}:${Lio.port}`;
     const makePortal = this.#fabric === 'siw' ? 'unshare --net mkdir' : 'mkdir';
     const group = (access: Access) => {
       const folder = `${configuration}/iscsi/${names[access]}/tpgt_1`;

@@ -8,12 +8,13 @@ import { lunFolder, lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
 import { type Access, account, initiatorName, type Offer, type TestTarget } from './target.ts';
 
-const iserPort = 3260;
-const tcpPort = 3262; // with siw, RDMA's port 3260 is TCP's port 3260
 const names = { open: 'iqn.2024-01.test:tgtd-open', chap: 'iqn.2024-01.test:tgtd-chap' };
 const logFile = '/tmp/tgtd.log';
 
 export class Tgtd implements TestTarget {
+  static readonly port = 3260;
+  /** Elsewhere, because with siw RDMA's port 3260 is TCP's. */
+  static readonly tcpPort = 3262;
   readonly label = 'tgtd';
   readonly backing = `${lunFolder}/tgtd`;
   readonly #guest: Guest;
@@ -30,7 +31,7 @@ export class Tgtd implements TestTarget {
   }
 
   async offer(access: Access): Promise<Offer> {
-    return { port: iserPort, tcpPort, name: names[access], lun: 1 }; // LUN 0 is its controller
+    return { port: Tgtd.port, tcpPort: Tgtd.tcpPort, name: names[access], lun: 1 }; // LUN 0 is its controller
   }
 
   /** Kills it and starts it anew: it keeps nothing that an initiator could go on with. */
@@ -57,7 +58,7 @@ export class Tgtd implements TestTarget {
     );
     return `
       set -e
-      tgtd --iser pool_sz_mb=64 --iscsi portal=0.0.0.0:${tcpPort} >>${logFile} 2>&1
+      tgtd --iser pool_sz_mb=64 --iscsi portal=0.0.0.0:${Tgtd.tcpPort} >>${logFile} 2>&1
       for attempt in $(seq 100); do tgtadm --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
       ${targets.join('\n')}
       ${administer} --mode account --op new --user ${account.user} --password ${account.secret}
