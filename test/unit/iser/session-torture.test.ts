@@ -18,7 +18,7 @@ const scenario: Scenario = {
   retainedLimit: 256 * 1024,
   cacheBytes: 128 * 1024,
   faults: ['nexus-loss', 'nexus-loss', 'crash'],
-  operations: 120,
+  operations: 80,
 };
 
 const SEEDS = Number(process.env['TORTURE_SEEDS'] ?? 2);
