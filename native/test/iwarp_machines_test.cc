@@ -174,7 +174,7 @@ class History {
 TEST_SUITE_BEGIN("iwarp machines");
 
 TEST_CASE("random histories end as asked for, whatever the sizes of frames and reads") {
-  for (std::uint32_t seed = 1; seed <= 24; ++seed) {
+  for (std::uint32_t seed = 1; seed <= 10; ++seed) {
     std::mt19937 random(seed);
     const auto below = [&random](std::uint32_t limit) { return std::uniform_int_distribution<std::uint32_t>(0, limit - 1)(random); };
     const QueuePairOptions options{.sendDepth = 64, .receiveDepth = 16, .advertisementDepth = 512, .ird = 3, .ord = 3, .privateData = {}, .receives = {}};
