@@ -25,6 +25,7 @@ describe.each(['registered', 'other'] as const)('a READ into %s memory', (kind) 
     const { header, pdu: command } = await ends.nextPdu();
     expect(command).toMatchObject({ opcode: 'scsi-command', itt: 1, final: true, expectedDataTransferLength: 10_000 });
     expect(header.write).toBeUndefined();
+    expect(ends.buffers.bytesInRuns).toBe(kind === 'registered' ? 0 : 10_000);
     const read = memoryIn(header.read);
     await ends.peer.write(patternBytes(4000, 6000), from(read, 6000));
     await ends.peer.write(patternBytes(6000), read);
@@ -107,6 +108,7 @@ describe.each(['registered', 'other'] as const)('a WRITE from %s memory', (kind)
     expect(command).toMatchObject({ final: true, expectedDataTransferLength: length });
     expect(command.data).toEqual(data.subarray(0, immediate));
     expect(header.read).toBeUndefined();
+    expect(ends.buffers.bytesInRuns).toBe(kind === 'registered' ? 0 : length - immediate);
     if (immediate === length) expect(header.write).toBeUndefined();
     else {
       // The address is that of the first byte which is not in the message.

@@ -42,7 +42,11 @@ describe('messages of other implementations', () => {
       { read: { tag: 0xd9d83801, address: 0xffff88800e498c00n }, write: undefined },
       { opcode: 'scsi-command', itt: 0x0100_0000, final: true, read: true, expectedDataTransferLength: 36 },
     ],
-    ['ib-iser report-luns', { read: { tag: 0xd9d83804, address: 0xffff88800e12b000n }, write: undefined }, { lun: 0n, itt: 0x0500_0000 }],
+    [
+      'ib-iser report-luns',
+      { read: { tag: 0xd9d83804, address: 0xffff88800e12b000n }, write: undefined },
+      { lun: 0n, itt: 0x0500_0000 },
+    ],
     [
       'ib-iser read',
       { read: { tag: 0x9b6c0a0b, address: 0xffff88800e0a8000n }, write: undefined },

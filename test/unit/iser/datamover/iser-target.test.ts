@@ -60,6 +60,7 @@ describe.each(KINDS)('putData from %s memory', (kind) => {
     const task = await ends.end.nextCommand();
     const data = dataIn(ends, patternBytes(4096));
     const put = ends.end.datamover.putData(task, 0, data);
+    expect(ends.buffers.bytesInRuns).toBe(kind === 'registered' ? 0 : 4096);
     if (kind === 'other') data.fill(0xff); // it was copied at once
     await put;
     data.fill(0xff);
