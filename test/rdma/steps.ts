@@ -4,10 +4,9 @@
  */
 
 import { join } from 'node:path';
-import { waitFor } from '../support/child-process.ts';
 import { lunSize } from './fabric.ts';
 import type { Guest } from './guest.ts';
-import type { Disk, EndlessWrites, Initiator } from './initiators/disk.ts';
+import type { Disk, Initiator } from './initiators/disk.ts';
 import { account, type TestTarget } from './targets/target.ts';
 
 export const stepNames = [
@@ -27,8 +26,6 @@ export interface Peers {
   readonly initiator: Initiator;
   readonly target: TestTarget;
 }
-
-const recoverWithinMs = 60_000;
 
 /** One combination on its way through the steps. */
 export class Run implements AsyncDisposable {
@@ -132,10 +129,10 @@ export class Run implements AsyncDisposable {
     await this.#attached.copyOut(reference);
     const writes = await this.#attached.endlessWrites(reference);
     try {
-      await moreWritten(writes);
+      await writes.goOn();
       for (const _ of ['once', 'once more']) {
         await target.cut();
-        await moreWritten(writes);
+        await writes.goOn();
       }
     } finally {
       await writes.stop();
@@ -165,14 +162,6 @@ export class Run implements AsyncDisposable {
     const actual = await digest(guest.checked(`sha256sum ${target.backing}`));
     if (actual !== expected) throw new Error(`the target's bytes (SHA-256 ${actual}) are not those of ${file} (${expected})`);
   }
-}
-
-/** Waits until the target has more writes for certain, begun after this call. */
-async function moreWritten(writes: EndlessWrites): Promise<void> {
-  const before = await writes.written();
-  // The first of them may have been under way before.
-  const enough = async () => (await writes.written()) >= before + 24;
-  await waitFor(enough, { withinMs: recoverWithinMs, everyMs: 200, what: 'writes that go on' });
 }
 
 function lastLines(text: string, count: number): string {

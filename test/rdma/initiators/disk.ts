@@ -4,15 +4,14 @@
  */
 
 import { join } from 'node:path';
-import { waitFor } from '../../support/child-process.ts';
 import { projectRoot } from '../../support/cli-process.ts';
 import type { Machine } from '../machine.ts';
 import type { Access, Offer } from '../targets/target.ts';
 
 /** Writes that go on until they are stopped. */
 export interface EndlessWrites {
-  /** How many writes the target has for certain. Rejects when writing has failed. */
-  written(): Promise<number>;
+  /** Resolves when the target has two dozen more writes for certain than it had; rejects when that takes too long or writing fails. */
+  goOn(): Promise<void>;
   /** Resolves when the last write is done; rejects when one has failed. */
   stop(): Promise<void>;
 }
@@ -76,24 +75,26 @@ export class PathDisk implements Disk {
       join(this.#folder, name),
     );
     const program = join(rdmaFolder, 'endless-writes.mjs');
+    const ended = `ended=$(<${status}); echo "writing ended: exit status $ended"; cat ${log}; exit $ended`;
     await this.#machine.checked(`
-      rm -f ${progress} ${stop} ${status}
+      rm -f ${stop} ${status}
+      echo 0 >${progress}
       (node ${program} ${this.#path} ${reference} ${progress} ${stop}; echo $? >${status}) >${log} 2>&1 &`);
-    const failure = async () => {
-      const { status: ended, output } = await this.#machine.run(`[ -e ${status} ] && cat ${status} ${log}`);
-      return ended === 0 ? output.trim() : undefined;
-    };
     return {
-      written: async () => {
-        const failed = await failure();
-        if (failed !== undefined) throw new Error(`writing ended: exit status ${failed}`);
-        const { output } = await this.#machine.run(`cat ${progress}`);
-        return Number.parseInt(output, 10) || 0;
+      goOn: async () => {
+        await this.#machine.checked(
+          `enough=$(($(<${progress}) + 24))
+           while [ $(<${progress}) -lt $enough ]; do
+             if [ -e ${status} ]; then ${ended}; fi
+             sleep 0.1
+           done`,
+          { timeoutMs: 2 * minute },
+        );
       },
       stop: async () => {
-        await this.#machine.checked(`touch ${stop}`);
-        const outcome = await waitFor(failure, { withinMs: 2 * minute, everyMs: 200, what: 'the last write' });
-        if (outcome !== '0') throw new Error(`writing failed: exit status ${outcome}`);
+        await this.#machine.checked(`touch ${stop}; until [ -s ${status} ]; do sleep 0.1; done; ${ended}`, {
+          timeoutMs: 2 * minute,
+        });
       },
     };
   }

@@ -5,7 +5,6 @@
  * announces such data with its writes and does not send it, and LIO 6.1.192 closes the connection.
  */
 
-import { waitFor } from '../../support/child-process.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
 import { lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
@@ -101,18 +100,27 @@ class LibiscsiDisk implements Disk {
          sleep 0.05
        done | tee >(qemu-io -f raw ${reference} >${folder}/reference.log) | qemu-io --image-opts ${this.#image}
        echo \${PIPESTATUS[2]} >${folder}/done) >${log} 2>&1 &`);
-    const look = async () => {
-      const { output } = await this.#guest.run(`cat ${log}`);
-      if (/fail|error/i.test(output)) throw new Error(`a write failed: ${output.slice(-2000)}`);
-      return (output.match(/^(qemu-io> )*wrote /gm) ?? []).length;
-    };
+    /** Shell: how many writes are done; ends the script where one has failed. */
+    const look = `
+      if grep -q -i 'fail\\|error' ${log}; then tail -n 40 ${log}; exit 1; fi
+      written=$(grep -c 'wrote ' ${log})`;
     return {
-      written: look,
+      goOn: async () => {
+        await this.#guest.checked(
+          `${look}
+           enough=$((written + 24))
+           while [ $written -lt $enough ]; do sleep 0.2; ${look}; done`,
+          { timeoutMs: 2 * minute },
+        );
+      },
       stop: async () => {
-        await this.#guest.checked(`touch ${folder}/stop`);
-        const isDone = async () => (await this.#guest.run(`[ -e ${folder}/done ] && ! pgrep -x qemu-io`)).status === 0;
-        await waitFor(isDone, { withinMs: minute, everyMs: 200, what: 'the last write' });
-        await look();
+        await this.#guest.checked(
+          `touch ${folder}/stop
+           until [ -s ${folder}/done ] && ! pidof qemu-io >/dev/null; do sleep 0.2; done
+           ${look}
+           exit $(<${folder}/done)`,
+          { timeoutMs: 2 * minute },
+        );
       },
     };
   }

@@ -1,7 +1,6 @@
 /** iserfs, mounted by its command line, in the guest or outside of it: a LUN is a file. */
 
 import { join } from 'node:path';
-import { GiveUp, waitFor } from '../../support/child-process.ts';
 import { cliPath, MountProcess } from '../../support/cli-process.ts';
 import type { Workdir } from '../../support/workdir.ts';
 import type { Guest } from '../guest.ts';
@@ -101,33 +100,33 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
     folder,
     portal: (port) => `${address}:${port}`,
     async mount(args, secret) {
-      await guest.checked(`
-        ${secret === undefined ? '' : `export ISERFS_CHAP_SECRET=${secret}`}
-        setsid node ${guest.cliPath} mount ${mountpoint} --foreground ${args.join(' ')} >${log} 2>&1 &
-        echo $! >${folder}/pid`);
       const stop = async () => {
         await guest.checked(
-          `pid=$(cat ${folder}/pid)
+          `pid=$(<${folder}/pid)
            kill -TERM $pid
-           for attempt in $(seq 200); do kill -0 $pid || exit 0; sleep 0.1; done
-           kill -KILL $pid; fusermount3 -u -z ${mountpoint}; echo 'the mount did not stop'; exit 1`,
-          { timeoutMs: 40_000 },
+           for attempt in $(seq 300); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done
+           kill -KILL $pid
+           fusermount3 -u -z ${mountpoint}
+           echo 'the mount did not stop'
+           exit 1`,
+          { timeoutMs: 60_000 },
         );
       };
-      await waitFor(
-        async () => {
-          const { status } = await guest.run(`
-            kill -0 $(cat ${folder}/pid) || exit 2
-            grep -q ' ${mountpoint} ' /proc/self/mountinfo && timeout 5 head -c 1 ${mountpoint}/status >/dev/null`);
-          if (status === 2) throw new MountEnded(await readLog());
-          return status === 0;
-        },
-        { withinMs: 60_000, everyMs: 200, what: 'the mount to be ready' },
-      ).catch(async (error: unknown) => {
-        await stop().catch(() => {});
-        throw error instanceof MountEnded ? error : new Error(await readLog(), { cause: error });
-      });
-      return { mountpoint, stop };
+      const { status, output } = await guest.run(
+        `${secret === undefined ? '' : `export ISERFS_CHAP_SECRET=${secret}`}
+         setsid node ${guest.cliPath} mount ${mountpoint} --foreground ${args.join(' ')} >${log} 2>&1 &
+         pid=$!
+         echo $pid >${folder}/pid
+         until [[ $(</proc/self/mountinfo) == *' ${mountpoint} '* ]]; do
+           kill -0 $pid || { cat ${log}; exit 1; }
+           sleep 0.1
+         done
+         head -c 1 ${mountpoint}/status >/dev/null`,
+        { timeoutMs: 90_000 },
+      );
+      if (status === 0) return { mountpoint, stop };
+      await stop().catch(() => {}); // it has ended, most likely
+      throw new Error(`iserfs mount: exit status ${status}\n${output}`);
     },
     log: readLog,
   };
@@ -158,5 +157,3 @@ export function outside(guest: Guest, workdir: Workdir): Place {
     log: async () => last?.stderr ?? '',
   };
 }
-
-class MountEnded extends GiveUp {}

@@ -1,6 +1,5 @@
 /** iserfs's own target as a process in the guest, for initiators that are not ours. */
 
-import { GiveUp, waitFor } from '../../support/child-process.ts';
 import { fabricAddress, lunFolder, lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
 import { type Access, account, type Offer, type TestTarget } from './target.ts';
@@ -54,27 +53,20 @@ export class Embedded implements TestTarget {
     const { port, tcpPort } = ports[access];
     const chap = access === 'open' ? '' : `--chap-user ${account.user}`;
     const log = `/tmp/iserfs-target-${access}.log`;
-    await this.#guest.checked(`
-      export ISERFS_CHAP_SECRET=${access === 'open' ? '' : account.secret}
-      [ -n "$ISERFS_CHAP_SECRET" ] || unset ISERFS_CHAP_SECRET
-      ulimit -c 0
-      setsid node ${this.#guest.cliPath} target --listen ${fabricAddress}:${tcpPort} \\
-        --transport ${this.#transport} --iser-port ${port} \\
-        --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
-      echo $! >/run/iserfs-target-${access}.pid`);
-    await waitFor(async () => this.#isListening(access, log), {
-      withinMs: 60_000,
-      everyMs: 200,
-      what: 'iserfs target to listen',
-    });
-  }
-
-  async #isListening(access: Access, log: string): Promise<boolean> {
-    const { status, output } = await this.#guest.run(`
-      kill -0 $(cat /run/iserfs-target-${access}.pid) || { cat ${log}; exit 2; }
-      grep -q '^Mount it' ${log}`);
-    if (status === 2) throw new GiveUp(`iserfs target ended\n${output}`);
-    return status === 0;
+    const secret = access === 'open' ? '' : `export ISERFS_CHAP_SECRET=${account.secret}`;
+    await this.#guest.checked(
+      `${secret}
+       setsid node ${this.#guest.cliPath} target --listen ${fabricAddress}:${tcpPort} \\
+         --transport ${this.#transport} --iser-port ${port} \\
+         --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
+       pid=$!
+       echo $pid >/run/iserfs-target-${access}.pid
+       until grep -q '^Mount it' ${log}; do
+         kill -0 $pid || { cat ${log}; exit 1; }
+         sleep 0.2
+       done`,
+      { timeoutMs: 90_000 },
+    );
   }
 
   async #kill(access: Access): Promise<void> {
