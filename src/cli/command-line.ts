@@ -73,7 +73,7 @@ type Run = (command: (args: CommandLineArguments) => Promise<number>) => (parsed
 function grammar(argv: readonly string[], context: CommandContext, run: Run): Argv {
   return yargs([...argv])
     .scriptName('iserfs')
-    .usage('iSCSI LUNs as plain files, from user space.\n\n$0 <command>')
+    .usage('iSCSI and iSER LUNs as plain files, from user space.\n\n$0 <command>')
     .parserConfiguration({
       'camel-case-expansion': false,
       'parse-numbers': false,
@@ -121,7 +121,7 @@ function grammar(argv: readonly string[], context: CommandContext, run: Run): Ar
     )
     .command(
       'target',
-      'Be an iSCSI target, with files or memory as LUNs',
+      'Be a target, over TCP and iSER, with files or memory as LUNs',
       targetGrammar,
       run((args) => target(args, context)),
     )

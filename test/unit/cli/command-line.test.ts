@@ -29,7 +29,7 @@ async function run(...argv: string[]) {
 describe('the command line', () => {
   it.each([
     [['--version'], /^\d+\.\d+\.\d+\n$/],
-    [['--help'], /^iSCSI LUNs as plain files/],
+    [['--help'], /^iSCSI and iSER LUNs as plain files/],
     [['mount', '--help'], /--recovery-timeout/],
     [['target', '--help'], /--volatile-cache/],
   ])('%j goes to stdout, and is success', async (argv, text) => {
