@@ -2,6 +2,7 @@
 
 import { expect, it } from 'vitest';
 import { IserfsError } from '../../src/errors.ts';
+import { formatPortal } from '../../src/iser/iscsi/name.ts';
 import type { ConnectionRequest } from '../../src/iser/rdma/provider.ts';
 import type { RdmaEnd } from '../support/rdma-end.ts';
 import type { RdmaContractPart } from './rdma-provider.ts';
@@ -67,7 +68,7 @@ export const connectingContract: RdmaContractPart = (current) => {
     await listener.close();
     const error = await failureOf(bench.connect(listener.endpoint, bench.newInitiator()));
     expect(error.code).toBe('unreachable');
-    expect(error.message).toContain(`cannot connect to ${listener.endpoint.host}:${listener.endpoint.port}: `);
+    expect(error.message).toContain(`cannot connect to ${formatPortal(listener.endpoint)}: `);
   });
 
   it('rejects with unreachable where the listener does not want it', async () => {
@@ -162,7 +163,7 @@ export const connectingContract: RdmaContractPart = (current) => {
     const { endpoint } = await current().listen(() => {});
     const error = await failureOf(current().listen(() => {}, endpoint));
     expect(error.code).toBe('bad-configuration');
-    expect(error.message).toContain(`cannot listen on ${endpoint.host}:${endpoint.port}: `);
+    expect(error.message).toContain(`cannot listen on ${formatPortal(endpoint)}: `);
   });
 
   it('lets connections go on when their listener is closed', async () => {
