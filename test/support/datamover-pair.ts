@@ -237,7 +237,7 @@ export class DatamoverPair implements AsyncDisposable {
       return end;
     });
     const initiator = new InitiatorEnd();
-    initiator.attach(await transports.initiator.connect(listener.endpoint, initiator, { timeoutMs: 2000 }));
+    initiator.attach(await transports.initiator.connect(listener.endpoint, initiator, { timeoutMs: 10_000 }));
     return new DatamoverPair(transports, listener, initiator, await accepted.next());
   }
 

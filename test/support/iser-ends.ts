@@ -61,7 +61,7 @@ export class InitiatorUnderTest implements AsyncDisposable {
     const buffers = new IserBuffers(providers.initiator.memory, MESSAGE_LENGTH);
     const end = new InitiatorEnd();
     const datamover = new IserInitiator({ transport: 'iwarp', options: iserOptions(options), buffers }, end);
-    const connecting = { ...datamover.queuePairOptions, timeoutMs: 1000 };
+    const connecting = { ...datamover.queuePairOptions, timeoutMs: 10_000 };
     datamover.open(await providers.initiator.connect(listener.endpoint, connecting, datamover));
     end.attach(datamover);
     return new InitiatorUnderTest({ end, peer, providers, buffers });
@@ -133,7 +133,7 @@ export class TargetUnderTest implements AsyncDisposable {
     });
     const peer = new RdmaPeer(providers.initiator.memory);
     const at = { host: endpoint.host, port: 49152 };
-    peer.open(await providers.initiator.connect(at, { ...peer.options(privateData), timeoutMs: 1000 }, peer));
+    peer.open(await providers.initiator.connect(at, { ...peer.options(privateData), timeoutMs: 10_000 }, peer));
     return new TargetUnderTest({ end: await accepted, peer, providers, buffers });
   }
 

@@ -355,8 +355,17 @@ describe('flow control', () => {
     expect(ends.peer.received).toBe(4);
   });
 
-  it('does not count the answers to pings, which nobody answers', async () => {
+  it('counts the answers to pings, which nobody answers, until they are sent', async () => {
     await using ends = await InitiatorUnderTest.logIn();
+    let sent = 0;
+    ends.providers.wire.intercept = () => {
+      sent++;
+      return undefined;
+    };
+    for (let ttt = 101; ttt <= 110; ttt++)
+      ends.end.datamover.sendControl(pdu({ opcode: 'nop-out', itt: RESERVED_TAG, ttt, immediate: true }));
+    expect(sent).toBe(6);
+    for (let count = 0; count < 10; count++) await ends.nextPdu();
     for (let ttt = 1; ttt <= 40; ttt++) {
       ends.end.datamover.sendControl(pdu({ opcode: 'nop-out', itt: RESERVED_TAG, ttt, immediate: true }));
       await settle();

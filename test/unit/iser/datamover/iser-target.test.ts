@@ -103,6 +103,22 @@ it('data that has to be copied takes a bounded amount of memory, and the status 
   expect(seen).toEqual([...new Array<string>(48).fill('write 262144'), 'send']);
 });
 
+it('what is more than the queue pair takes at a time waits for its turn', async () => {
+  await using ends = await TargetUnderTest.logIn();
+  const buffer = ends.peer.memoryFor(600);
+  ends.command(1, { read: buffer });
+  const task = await ends.end.nextCommand();
+  const data = ends.memoryFor(600);
+  data.set(patternBytes(600));
+  const puts: Promise<void>[] = [];
+  for (let offset = 0; offset < 600; offset++)
+    puts.push(ends.end.datamover.putData(task, offset, data.subarray(offset, offset + 1)));
+  ends.end.datamover.sendControl(pdu({ opcode: 'scsi-response', itt: 1 }));
+  await Promise.all(puts);
+  await ends.nextPdu();
+  expect(Buffer.compare(buffer, patternBytes(600))).toBe(0);
+});
+
 it('data that waits for memory is not sent any more once its task has ended', async () => {
   await using ends = await TargetUnderTest.logIn();
   const length = 12 * 1024 * 1024;

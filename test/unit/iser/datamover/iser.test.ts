@@ -6,7 +6,7 @@ import { RdmaPeer } from '../../../support/rdma-peer.ts';
 import { settle } from '../../../support/virtual-clock.ts';
 
 const endpoint = { host: '127.0.0.1', port: 0 };
-const connecting = { timeoutMs: 1000 };
+const connecting = { timeoutMs: 10_000 };
 
 describe('the transport', () => {
   it('is named like its provider', () => {
