@@ -63,6 +63,17 @@ export function buildRdmaAddon(root) {
   writeFileSync(stamp, wanted);
 }
 
+/**
+ * The addon under AddressSanitizer and UndefinedBehaviorSanitizer, for the tests: made without tolerance for warnings.
+ * @param {string} root
+ * @returns {string} its path
+ */
+export function buildSanitizedAddon(root) {
+  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'addon-asan', ...makeVariables(root)];
+  runLogged('make', args, { hint: 'the RDMA addon does not compile with sanitizers.' });
+  return join(root, 'native', 'build', 'asan-addon', 'iserfs_rdma.node');
+}
+
 /** @param {string} root */
 function makeVariables(root) {
   const headers = findHeaders();

@@ -1,0 +1,42 @@
+// @ts-check
+/**
+ * Runs the tests of this folder on the addon under AddressSanitizer and UndefinedBehaviorSanitizer: `npm run test:asan`. In a copy of
+ * the project, whose addon is the one with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the
+ * tests: Node does not free everything when it ends.
+ */
+
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildSanitizedAddon } from '../../native/setup-rdma-addon.mjs';
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const folder = mkdtempSync(join(tmpdir(), 'iserfs-sanitized-'));
+try {
+  const addon = buildSanitizedAddon(root);
+  for (const name of ['src', 'test', 'dist', 'package.json', 'tsconfig.json', 'vitest.config.ts']) {
+    cpSync(join(root, name), join(folder, name), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
+  mkdirSync(join(folder, 'native', 'build'), { recursive: true });
+  cpSync(addon, join(folder, 'native', 'build', 'iserfs_rdma.node'));
+  const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const args = [vitest, 'run', '--project', 'native', '--testTimeout', '60000', ...process.argv.slice(2)];
+  const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
+  process.exitCode = status ?? 1;
+} finally {
+  rmSync(folder, { recursive: true });
+}
+
+function sanitizedEnvironment() {
+  const { stdout } = spawnSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' });
+  return {
+    ...process.env,
+    LD_PRELOAD: stdout.trim(),
+    // What is freed is kept for a while, to find its use; not for so long that it looks like a leak.
+    ASAN_OPTIONS: 'detect_leaks=0:quarantine_size_mb=4:abort_on_error=1:disable_coredump=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  };
+}
