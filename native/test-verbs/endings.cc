@@ -271,8 +271,8 @@ TEST_CASE("a message that is longer than its receive ends the connection") {
   const auto receiver = pair.target->waitClosed();
   const auto sender = pair.initiator->waitClosed();
   MESSAGE("receiver: " << receiver.text << "; sender: " << sender.text);
-  CHECK(receiver.code == FailureCode::peerViolation);
-  // siw does not say that a Terminate came.
+  // siw (Linux 6.1) says that something was fatal at one end, and at the other not that a Terminate came.
+  CHECK(receiver.code == (pair.isIwarp() ? FailureCode::reset : FailureCode::peerViolation));
   if (!pair.isIwarp()) CHECK(sender.code == FailureCode::terminated);
   for (std::size_t i = 100; i < 4096; i++) REQUIRE(*pair.target->at(i) == std::byte{0});
 }

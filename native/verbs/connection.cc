@@ -253,9 +253,11 @@ void Connection::asyncEvent(ibv_event_type type) noexcept {
     });
     return;
   }
-  noteReason(violation());
-  engine_->loop().post([weak = weak_from_this()] {
-    if (const auto connection = weak.lock()) connection->awaitReason(violation());
+  // Fatal errors are also reported (by siw) where a peer closes while something is sent.
+  const Failure failure = type == IBV_EVENT_QP_FATAL ? Failure{FailureCode::reset, "the connection broke"} : violation();
+  noteReason(failure);
+  engine_->loop().post([weak = weak_from_this(), failure] {
+    if (const auto connection = weak.lock()) connection->awaitReason(failure);
   });
 }
 

@@ -62,7 +62,9 @@ bool Connection::takeCompletions() {
 
 void Connection::completed(const ibv_wc& work, std::vector<Completion>& completions, std::vector<WorkQueue::Entry>& released) {
   const auto [kind, index] = splitWorkRequestId(work.wr_id);
-  if (work.status != IBV_WC_SUCCESS && work.status != IBV_WC_WR_FLUSH_ERR && !reason_) reason_ = completionFailure(library_, kind, work.status);
+  const bool isFlush = work.status == IBV_WC_WR_FLUSH_ERR ||
+                       (work.status == IBV_WC_LOC_QP_OP_ERR && kind == WorkKind::send && device_->quirks().areFlushesLocalErrors);
+  if (work.status != IBV_WC_SUCCESS && !isFlush && !reason_) reason_ = completionFailure(library_, kind, work.status);
   if (kind == WorkKind::bind) {
     advertisements_->bindCompleted();
     return;
@@ -83,7 +85,7 @@ void Connection::completed(const ibv_wc& work, std::vector<Completion>& completi
       }
     }
   } else {
-    completion.status = work.status == IBV_WC_WR_FLUSH_ERR && !entry.isRefused ? Status::flushed : Status::failed;
+    completion.status = isFlush && !entry.isRefused ? Status::flushed : Status::failed;
     hasFlushedSends_ = hasFlushedSends_ || kind == WorkKind::send;
   }
   completions.push_back(completion);

@@ -80,7 +80,8 @@ void Connection::postToReceiveQueue(std::uint32_t workRequestId, Segment segment
   entry.segments[0] = std::move(segment);
   try {
     ibv_sge element{};
-    const auto count = describe(std::span(entry.segments).first(1), std::span(&element, 1), false);
+    auto count = describe(std::span(entry.segments).first(1), std::span(&element, 1), false);
+    if (domain_->device().quirks().needsElementToReceive) count = 1;
     ibv_recv_wr request{};
     request.wr_id = makeWorkRequestId(WorkKind::receive, index);
     request.sg_list = &element;

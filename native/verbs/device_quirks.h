@@ -18,6 +18,10 @@ struct DeviceQuirks {
   unsigned int invalidationFlags = IBV_WC_WITH_INV;
   /** A Send with Invalidate cannot carry its data in the request. */
   bool canInlineInvalidation = true;
+  /** A request that is under way when the connection ends completes with IBV_WC_LOC_QP_OP_ERR instead of being flushed. */
+  bool areFlushesLocalErrors = false;
+  /** A receive of no bytes needs an element all the same. */
+  bool needsElementToReceive = false;
   /** The event of an established connection has the two read depths the wrong way round. */
   bool areReadDepthsSwapped = false;
 };
@@ -36,6 +40,10 @@ inline DeviceQuirks quirksOf(const ibv_device_attr& attributes) noexcept {
   } else if (attributes.vendor_id == siw) {
     // Linux 6.1: siw_activate_tx_from_sq() refuses inline data but for plain Sends and Writes; observed.
     quirks.canInlineInvalidation = false;
+    // Linux 6.1: siw_qp_sq_process() completes with this whatever the socket reports; observed when either end closes.
+    quirks.areFlushesLocalErrors = true;
+    // rdma-core 44: push_recv_wqe() of libsiw; observed.
+    quirks.needsElementToReceive = true;
     // Linux 6.1: siw_cm_upcall() reports IW_CM_EVENT_CONNECT_REPLY so; observed.
     quirks.areReadDepthsSwapped = true;
   }
