@@ -69,9 +69,10 @@ class Undecided final : public SocketLoop::Handler, public Endpoint, public std:
     settled();
   }
 
-  /** From the offer on, any thread: they do not change any more. */
-  const std::string& remoteAddress() const noexcept { return remoteAddress_; }
+  /** Until it is released. */
   const MpaFrame& request() const noexcept { return request_; }
+  /** Any thread. */
+  const std::string& remoteAddress() const noexcept { return remoteAddress_; }
   const std::shared_ptr<SocketLoop>& loop() const noexcept { return loop_; }
   const std::shared_ptr<OpenEndpoints>& endpoints() const noexcept { return endpoints_; }
 
