@@ -9,6 +9,7 @@ import { pdu } from '../../src/iser/iscsi/pdu.ts';
 import { iwarpProvider, rdmaMemory } from '../../src/iser/rdma/native-provider.ts';
 import type { RemoteMemory } from '../../src/iser/rdma/provider.ts';
 import type { ScsiResult } from '../../src/scsi/port.ts';
+import { countedMemory, countedProvider } from '../support/counted-memory.ts';
 import { GuardedMemory } from '../support/guarded-memory.ts';
 import { Opcode } from '../support/iwarp-codec.ts';
 import { messageOf, RawIserTarget } from '../support/iwarp-iser.ts';
@@ -261,13 +262,7 @@ describe('a session with a target that', () => {
 
   it('breaks rules again and again takes no memory and no file descriptor with it', async () => {
     const memory = countedMemory();
-    const provider = iwarpProvider();
-    const transport = createIserTransport({
-      name: provider.name,
-      memory,
-      connect: (endpoint, options, events) => provider.connect(endpoint, options, events),
-      listen: (endpoint, onRequest) => provider.listen(endpoint, onRequest),
-    });
+    const transport = createIserTransport(countedProvider(memory));
     let settledArenas = 0;
     let settledDescriptors = 0;
     for (let round = 0; round < 24; round++) {
@@ -347,7 +342,7 @@ describe('a login to a target that', () => {
       await target.peer.ended();
       await target[Symbol.asyncDispose]();
     }
-    (await IwarpPeer.connect(listener.endpoint)).reset();
+    await (await IwarpPeer.connect(listener.endpoint)).reset();
     await playing;
   });
 });
@@ -442,22 +437,6 @@ async function answeredBefore(target: RawIserTarget, act: () => void): Promise<v
 /** The messages of an error and of what caused it. */
 function causes(error: unknown): string {
   return error instanceof Error ? `${error.message}; ${causes(error.cause)}` : '';
-}
-
-function countedMemory() {
-  const memory = rdmaMemory();
-  return {
-    arenas: 0,
-    allocate(length: number) {
-      this.arenas++;
-      return memory.allocate(length);
-    },
-    free(arena: ArrayBuffer) {
-      this.arenas--;
-      memory.free(arena);
-    },
-    owns: (buffer: ArrayBufferLike) => memory.owns(buffer),
-  };
 }
 
 const openDescriptors = () => readdirSync('/proc/self/fd').length;

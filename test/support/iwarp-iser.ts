@@ -160,6 +160,11 @@ export class RawIserInitiator implements AsyncDisposable {
     return new RawIserInitiator(peer);
   }
 
+  /** Over a connection that MPA has brought up. */
+  static on(peer: IwarpPeer): RawIserInitiator {
+    return new RawIserInitiator(peer);
+  }
+
   static async logIn(endpoint: Endpoint, login: RawIserLogin): Promise<RawIserInitiator> {
     const initiator = await RawIserInitiator.connect(endpoint);
     initiator.askToLogIn(login);

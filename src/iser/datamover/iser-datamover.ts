@@ -77,6 +77,10 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
   /** By their numbers. */
   readonly #receives: MessageBuffer[] = [];
   readonly #arrived: Arrival[] = [];
+  /** Messages that are queued or on their way, commands not counted. */
+  #unsent = 0;
+  /** Receives that are not posted again before the peer takes what is sent to it. */
+  readonly #keptBack: number[] = [];
   /** That of the message being handed up. */
   #receiving: number | undefined;
   readonly #pending = new PendingWork();
@@ -216,7 +220,13 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
   protected messageSend(pdu: Pdu, invalidate?: number): MessageSend {
     const buffer = this.buffers.acquireMessage();
     const room = buffer.bytes.length - MESSAGE_HEADER_LENGTH - pdu.ahs.length;
-    if (pdu.data.length <= room) return new MessageSend(buffer, encodeMessage(buffer.bytes, PLAIN_HEADER, pdu), invalidate);
+    if (pdu.data.length <= room) {
+      const length = encodeMessage(buffer.bytes, PLAIN_HEADER, pdu);
+      this.#unsent++;
+      return new MessageSend(buffer, length, invalidate, () => {
+        this.#unsent--;
+      });
+    }
     buffer.release();
     throw new RangeError(`${pdu.opcode} with ${pdu.data.length} bytes of data where a message has room for ${room}`);
   }
@@ -284,6 +294,7 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
     } else {
       try {
         this.#pending.take(id).ended(status === 'success');
+        this.#postReceives();
       } catch (error) {
         this.fail(error);
       }
@@ -340,8 +351,21 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
     this.receive(message, invalidated);
     this.#receiving = undefined;
     if (!this.#isEnabled && this.#state === 'open' && endsLogin(pdu)) this.#awaitsEnable = true;
-    if (this.#takesMessages) this.queuePair.postReceive(receive, this.#receiveBuffer(receive));
+    this.#keptBack.push(receive);
+    this.#postReceives();
     return true;
+  }
+
+  /**
+   * Posts receives again. Not while more answers wait than a peer can have asked for that takes them: one that only
+   * asks would have this end hold an answer for each. It finds no receive in the end, by which the connection ends.
+   */
+  #postReceives(): void {
+    while (this.#takesMessages && this.#unsent <= this.#receives.length) {
+      const receive = this.#keptBack.pop();
+      if (receive === undefined) return;
+      this.queuePair.postReceive(receive, this.#receiveBuffer(receive));
+    }
   }
 
   #receiveBuffer(index: number): Uint8Array {

@@ -40,12 +40,14 @@ export class MessageSend implements Work {
   readonly #buffer: PoolBuffer;
   readonly #length: number;
   readonly #invalidate: number | undefined;
+  readonly #ended: () => void;
 
-  /** Takes `buffer`, of which `length` bytes are to be sent, and with them `invalidate`, a tag of the peer's. */
-  constructor(buffer: PoolBuffer, length: number, invalidate?: number) {
+  /** Takes `buffer`, of which `length` bytes are to be sent, and with them `invalidate`, a tag of the peer's. `ended` is called once. */
+  constructor(buffer: PoolBuffer, length: number, invalidate: number | undefined, ended: () => void) {
     this.#buffer = buffer;
     this.#length = length;
     this.#invalidate = invalidate;
+    this.#ended = ended;
   }
 
   post(queuePair: QueuePair, id: number): void {
@@ -54,5 +56,6 @@ export class MessageSend implements Work {
 
   ended(): void {
     this.#buffer.release();
+    this.#ended();
   }
 }
