@@ -182,6 +182,10 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
     const { itt, data } = command;
     if (this.#tasks.has(itt)) throw new ProtocolError(`task tag ${itt} is in use`, 'RFC 7143 §11.2.1.8');
     checkCommand(command, header, this.#parameters);
+    // The window, and what goes by it. A session that has ended takes no more note of commands, nor ends them.
+    if (this.#tasks.size === this.commandWindow + 2 * UNEXPECTED_MESSAGES) {
+      throw new ProtocolError('more commands than the window and immediate delivery allow', 'RFC 7143 §4.2.2.1');
+    }
     const message = data.length === 0 ? undefined : this.keepMessage();
     this.#tasks.set(itt, {
       expectedDataTransferLength: command.expectedDataTransferLength,

@@ -26,6 +26,9 @@ import { IserTarget } from './iser-target.ts';
 
 export type { IserOptions } from './iser-options.ts';
 
+/** Connections of one listener that are accepted and not made yet: each has all of its receives by then. */
+const MOST_UNMADE = 64;
+
 /** Both ends of iSER over `provider`. Throws RangeError where an option is out of range. */
 export function createIserTransport(
   provider: RdmaProvider,
@@ -42,7 +45,18 @@ export function createIserTransport(
   return {
     name: provider.name,
     connect: (endpoint, handler, connectOptions) => connectIser(provider, parts, endpoint, handler, connectOptions),
-    listen: (endpoint, accept) => provider.listen(endpoint, (request) => answerRequest(request, parts, accept)),
+    listen: (endpoint, accept) => {
+      let unmade = 0;
+      return provider.listen(endpoint, (request) => {
+        if (unmade === MOST_UNMADE) {
+          request.reject();
+          return;
+        }
+        unmade++;
+        const settled = () => unmade--;
+        answerRequest(request, parts, accept).then(settled, settled);
+      });
+    },
   };
 }
 
@@ -67,13 +81,14 @@ async function connectIser(
   }
 }
 
+/** Settles when the connection has come about, or will not any more. */
 function answerRequest(
   request: ConnectionRequest,
   parts: IserDatamoverParts,
   accept: (datamover: TargetDatamover) => TargetHandler,
-): void {
+): Promise<void> {
   const datamover = new IserTarget(parts);
-  request.accept(datamover.queuePairOptions, datamover).then(
+  return request.accept(datamover.queuePairOptions, datamover).then(
     (queuePair) => {
       datamover.open(queuePair);
       try {

@@ -387,6 +387,19 @@ describe('an initiator that breaks the rules loses its connection', () => {
     for (let itt = 1; itt <= 4 + 16 + 1; itt++) ends.command(itt, {});
     expect(await ends.end.notifications.terminated).toMatchObject(protocolError(/no receive is posted/));
   });
+
+  it('for more commands than it has a window for, although each had its receive', async () => {
+    await using ends = await TargetUnderTest.logIn({ options: { commandWindow: 4 } });
+    await settle();
+    const before = ends.buffers.messagesInUse;
+    for (let itt = 1; itt <= 4 + 2 * 16; itt++) {
+      ends.command(itt, { write: new Uint8Array(100), immediate: 100 });
+      await ends.end.nextCommand();
+    }
+    expect(ends.buffers.messagesInUse).toBe(before + 4 + 2 * 16);
+    ends.command(99, { write: new Uint8Array(100), immediate: 100 });
+    expect(await ends.end.notifications.terminated).toMatchObject(protocolError(/more commands/));
+  });
 });
 
 describe('receives', () => {

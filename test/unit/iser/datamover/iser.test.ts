@@ -3,7 +3,7 @@ import { createIserTransport, type IserOptions } from '../../../../src/iser/data
 import { createMemoryProviders } from '../../../../src/iser/rdma/memory.ts';
 import { InitiatorEnd, TargetEnd } from '../../../support/datamover-pair.ts';
 import { RdmaPeer } from '../../../support/rdma-peer.ts';
-import { settle } from '../../../support/virtual-clock.ts';
+import { settle, VirtualClock } from '../../../support/virtual-clock.ts';
 
 const endpoint = { host: '127.0.0.1', port: 0 };
 const connecting = { timeoutMs: 10_000 };
@@ -99,6 +99,31 @@ describe('a connection that does not come about', () => {
     expect(await end.notifications.terminated).toMatchObject({ code: 'connection-lost' });
     await settle();
     expect(wire.connectionCount).toBe(0);
+  });
+
+  it('is refused where too many others have not come about yet', async () => {
+    const clock = new VirtualClock();
+    const { initiator, target } = createMemoryProviders({ clock });
+    const halfOpen = {
+      ...target,
+      listen: ((at, onRequest) =>
+        target.listen(at, (request) =>
+          onRequest({
+            remoteAddress: request.remoteAddress,
+            privateData: request.privateData,
+            reject: () => request.reject(),
+            accept: () => new Promise(() => {}),
+          }),
+        )) satisfies typeof target.listen,
+    };
+    const listener = await createIserTransport(halfOpen).listen(endpoint, (datamover) => new TargetEnd(datamover));
+    const peer = new RdmaPeer(initiator.memory);
+    const options = { ...peer.options(new Uint8Array(0)), timeoutMs: 1000 };
+    const attempts = Array.from({ length: 70 }, () => initiator.connect(listener.endpoint, options, peer).catch(String));
+    await clock.advance(1000);
+    const outcomes = await Promise.all(attempts);
+    expect(outcomes.filter((outcome) => /timed out/.test(String(outcome)))).toHaveLength(64);
+    expect(outcomes.filter((outcome) => /rejected/.test(String(outcome)))).toHaveLength(6);
   });
 
   it('leaves nothing at the target where the initiator gives up meanwhile', async () => {
