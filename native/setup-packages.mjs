@@ -133,6 +133,15 @@ export function installPackages(missing) {
   if (still.length > 0) throw new SetupError(`installed, and yet not found: ${still.map(({ why }) => why).join('; ')}`);
 }
 
+/** Whether `installPackages` would ask nobody for anything. */
+export function installsUnasked() {
+  return isProgram('apt-get') && (process.getuid?.() === 0 || (isProgram('sudo') && sudoNeedsNoPassword()));
+}
+
+function sudoNeedsNoPassword() {
+  return spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0;
+}
+
 /**
  * @param {readonly Need[]} missing
  * @param {readonly (string | undefined)[]} names
@@ -159,7 +168,7 @@ function findRootShell(missing) {
   const command = `apt-get update && apt-get install --no-install-recommends ${names.join(' ')}`;
   const hint = `run as root: ${command}${notes.length === 0 ? '' : ` (${notes.join('; ')})`}`;
   if (!isProgram('sudo')) throw new SetupError(`this needs root, and there is no sudo here: ${hint}`);
-  if (spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0) return ['sudo', '-n'];
+  if (sudoNeedsNoPassword()) return ['sudo', '-n'];
   if (!process.stdin.isTTY)
     throw new SetupError(`this needs root, sudo wants a password and there is no terminal to ask: ${hint}`);
   if (spawnSync('sudo', ['-v'], { stdio: 'inherit' }).status !== 0) throw new SetupError(`sudo refused: ${hint}`);

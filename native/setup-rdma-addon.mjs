@@ -51,7 +51,7 @@ export function buildRdmaAddon(root) {
     rmSync(join(build, 'release'), { recursive: true, force: true });
   }
   rmSync(stamp, { force: true });
-  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'addon', 'WERROR=', ...makeVariables(root)];
+  const args = ['addon', '-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'WERROR=', ...makeVariables(root)];
   runLogged('make', args, { hint: 'the RDMA addon does not compile.' });
   const { status, signal, stderr } = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addonIn(build))})`], {
     encoding: 'utf8',
@@ -69,7 +69,7 @@ export function buildRdmaAddon(root) {
  * @returns {string} its path
  */
 export function buildSanitizedAddon(root) {
-  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'addon-asan', ...makeVariables(root)];
+  const args = ['addon-asan', '-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, ...makeVariables(root)];
   runLogged('make', args, { hint: 'the RDMA addon does not compile with sanitizers.' });
   return join(root, 'native', 'build', 'asan-addon', 'iserfs_rdma.node');
 }

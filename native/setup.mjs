@@ -18,7 +18,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, wri
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileAddon, compilerNeeds, probeAddon } from './setup-addon.mjs';
-import { installPackages, missingNeeds } from './setup-packages.mjs';
+import { installPackages, installsUnasked, missingNeeds } from './setup-packages.mjs';
 import { buildRdmaAddon, rdmaAddonIsCurrent, rdmaCompilerNeeds, verbsHeaderNeeds } from './setup-rdma-addon.mjs';
 import { runLogged, SetupError, say } from './setup-report.mjs';
 
@@ -129,18 +129,29 @@ function ensureRdmaAddon() {
   buildRdmaAddon(root);
 }
 
-/** The same for those who can do without: with what is there, where nothing can be installed. */
+/** The same for those who can do without: with what is there, where nothing can be installed without asking. */
 function tryRdmaAddon() {
   try {
-    try {
-      installPackages([...rdmaCompilerNeeds(), ...verbsHeaderNeeds()]);
-    } catch (error) {
-      if (!(error instanceof SetupError) || rdmaCompilerNeeds().length > 0) throw error;
+    if (installsUnasked()) {
+      installPackages(rdmaCompilerNeeds());
+      tryVerbsHeaders();
     }
+    const missing = rdmaCompilerNeeds().map(({ packages }) => packages[0]);
+    if (missing.length > 0) throw new SetupError(`to build its addon, install ${missing.join(' and ')}`);
     ensureRdmaAddon();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     say(`there is TCP only, without RDMA: ${error.message}`);
+  }
+}
+
+/** Without them there is no verbs, but iwarp. */
+function tryVerbsHeaders() {
+  try {
+    installPackages(verbsHeaderNeeds());
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    say(`there is RDMA in software only, without devices: ${error.message}`);
   }
 }
 
