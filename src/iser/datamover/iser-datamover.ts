@@ -1,8 +1,7 @@
 /**
  * What both roles of the iSER data mover share (RFC 7145): receive buffers and their reposting, the queue of work
- * requests that waits for room, messages that have to wait for something, the login's end, and the end of the
- * connection. It knows messages and queue pairs; which work is due and what a PDU means to a task is the subclass's
- * affair.
+ * requests that waits for room, the login's end, and the end of the connection. It knows messages and queue pairs;
+ * which work is due and what a PDU means to a task is the subclass's affair.
  *
  * Work is posted in the order in which it is queued, and the fabric keeps that order: a status that is queued after
  * data arrives after it. There is no credit on the wire (RFC 7145 §8): a message for which no receive is posted
@@ -186,8 +185,6 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
   protected abstract enableRole(parameters: DataParameters): void;
   /** Whether `work`, the first in the queue, may be posted now; `pump()` asks again. */
   protected abstract mayPost(work: W): boolean;
-  /** Whether a PDU that has come, and all after it, must wait until some work has ended. */
-  protected abstract mustWait(pdu: Pdu): boolean;
   /** A message in its turn; `invalidated` is the tag that the peer revoked with it. */
   protected abstract receive(message: IserMessage, invalidated: number | undefined): void;
   /** Nothing is referenced any more: everything under way is to be dropped. All work has ended. */
@@ -324,10 +321,10 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
 
   #deliverArrived(): void {
     while (this.#takesMessages && !this.#awaitsEnable) {
-      const arrival = this.#arrived[0];
+      const arrival = this.#arrived.shift();
       if (arrival === undefined) return;
       try {
-        if (!this.#deliver(arrival)) return;
+        this.#deliver(arrival);
       } catch (error) {
         this.fail(error);
         return;
@@ -335,8 +332,7 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
     }
   }
 
-  /** Returns whether the message did not have to wait. */
-  #deliver({ receive, length, invalidated }: Arrival): boolean {
+  #deliver({ receive, length, invalidated }: Arrival): void {
     const message = decodeMessage(this.#receiveBuffer(receive).subarray(0, length));
     const { pdu } = message;
     if (pdu.data.length > this.#longestData) {
@@ -345,15 +341,12 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
         'RFC 7145 §6',
       );
     }
-    if (this.mustWait(pdu)) return false;
-    this.#arrived.shift();
     this.#receiving = receive;
     this.receive(message, invalidated);
     this.#receiving = undefined;
     if (!this.#isEnabled && this.#state === 'open' && endsLogin(pdu)) this.#awaitsEnable = true;
     this.#keptBack.push(receive);
     this.#postReceives();
-    return true;
   }
 
   /**

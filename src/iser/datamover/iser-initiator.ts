@@ -2,8 +2,8 @@
  * The initiator's iSER data mover (RFC 7145): SCSI commands with their buffers advertised to the target for as long
  * as the command lives, and control PDUs as they are. It knows tags and bytes; what a command means is for others.
  *
- * Buffers in registered memory are advertised and sent from where they lie; others go through a run of our own. What
- * is advertised is the task's alone, and taken back before its end is handed up. At most as many requests are in
+ * Buffers in registered memory are advertised where they lie; others go through a run of our own. What is advertised
+ * is the task's alone, and taken back before its end is handed up. Immediate data travels in the message. At most as many requests are in
  * flight as there are receives for their answers; more wait, in order.
  */
 
@@ -50,8 +50,8 @@ interface Task {
   /** In force at the target. */
   readTag: number | undefined;
   writeTag: number | undefined;
-  /** `queued`: it waits for its turn. `sending`: a Send that reads from `dataOut` has not completed. */
-  state: 'queued' | 'sending' | 'sent';
+  /** Whether its command waits for its turn. */
+  isQueued: boolean;
 }
 
 export class IserInitiator extends IserDatamover<OutgoingWork> implements InitiatorDatamover {
@@ -89,9 +89,9 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
     this.#deallocated.add(itt);
     this.#end(task, { invalidated: undefined, transferred: 0 });
     if (!this.isOpen) return;
-    if (task.state !== 'sent') {
+    if (task.isQueued) {
       // Its command must go out, but there is no memory any more that it could be sent with.
-      this.fail(new IserfsError('connection-lost', 'a task was ended while its command was on its way out'));
+      this.fail(new IserfsError('connection-lost', 'a task was ended before its command was sent'));
       return;
     }
     this.pump();
@@ -127,10 +127,7 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
         this.#postCommand(queuePair, id, message.bytes, command, task, parameters);
         this.#count(task.itt, 'command');
       },
-      ended: () => {
-        message?.release();
-        if (task.state === 'sending') task.state = 'sent';
-      },
+      ended: () => message?.release(),
     });
   }
 
@@ -164,13 +161,9 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
     }
     const data = immediate === 0 ? NO_BYTES : dataOut.subarray(0, immediate);
     const length = encodeMessageHeader(message, { read, write }, { ...command, final: true, data });
-    if (immediate > 0 && this.buffers.owns(dataOut)) {
-      task.state = 'sending';
-      queuePair.postSend(id, message.subarray(0, length), data);
-      return;
-    }
+    // A copy of a few kilobytes: so nothing refers to the task's own memory that could not be revoked at once.
     message.set(data, length);
-    task.state = 'sent';
+    task.isQueued = false;
     queuePair.postSend(id, message.subarray(0, length + immediate));
   }
 
@@ -236,10 +229,6 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
 
   // ---- from the target ----
 
-  protected override mustWait(pdu: Pdu): boolean {
-    return pdu.opcode === 'scsi-response' && this.#tasks.get(pdu.itt)?.state === 'sending';
-  }
-
   protected override receive({ pdu }: IserMessage, invalidated: number | undefined): void {
     this.#nudge.stop();
     switch (pdu.opcode) {
@@ -274,7 +263,7 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
         'RFC 7145 §7',
       );
     }
-    if (task === undefined || task.state === 'queued') {
+    if (task === undefined || task.isQueued) {
       if (!this.#deallocated.has(response.itt)) {
         throw new ProtocolError(`scsi-response for a task that does not exist: ${describePdu(response)}`, 'RFC 7143 §11.2.1.8');
       }
@@ -349,7 +338,7 @@ function newTask(command: Pdu<'scsi-command'>, { dataIn = NO_BYTES, dataOut = NO
     writeBounce: undefined,
     readTag: undefined,
     writeTag: undefined,
-    state: 'queued',
+    isQueued: true,
   };
 }
 
