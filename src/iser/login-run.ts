@@ -178,7 +178,7 @@ class Patience {
 }
 
 function silence(timeoutMs: number): IserfsError {
-  return new IserfsError('unreachable', `connected, but no answer to the login within ${timeoutMs / 1000} s`, {
+  return new IserfsError('unreachable', `connected, but no answer to the login within ${(timeoutMs / 1000).toFixed(1)} s`, {
     hint: 'Is an iSCSI target listening on that port?',
   });
 }

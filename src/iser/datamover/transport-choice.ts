@@ -117,7 +117,7 @@ export class TransportChoice {
       }
       this.#silent.delete(key);
       const startedAt = clock.now();
-      const left = Math.max(1, deadline - startedAt);
+      const left = Math.max(1, Math.ceil(deadline - startedAt));
       const budget = isLast ? left : Math.ceil(left / 2);
       try {
         const result = await attempt(transport, portalFor(name, portal), budget);
