@@ -17,7 +17,7 @@ export interface IserOptions {
   readonly maxCommands: number;
   /** Target: commands that a session may have outstanding. Each costs a receive buffer. */
   readonly commandWindow: number;
-  /** For the nudge that wakes up a peer which has overlooked the first message. */
+  /** For the nudge that wakes up a peer which has overlooked the first message, and for the end of patience with one that does not answer. */
   readonly clock: Clock;
 }
 

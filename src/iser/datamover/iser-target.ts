@@ -28,9 +28,14 @@ interface Task {
   readonly immediate: Uint8Array;
   readonly message: MessageBuffer | undefined;
   readonly transfers: Set<Transfer>;
+  /** For when the last of `transfers` has settled. */
+  stopWaiting: () => void;
 }
 
 type OutgoingWork = MessageSend | TransferPart;
+
+/** What an ended task has under way can only be taken back with the connection; others may wait for its end, such as for a reset. */
+const END_PATIENCE_MS = 10_000;
 
 export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDatamover {
   readonly commandWindow: number;
@@ -94,6 +99,11 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
     const reason = endedError(itt);
     for (const transfer of task.transfers) transfer.fail(reason);
     this.withdraw((work) => work instanceof TransferPart && task.transfers.has(work.transfer));
+    if (task.transfers.size > 0) {
+      task.stopWaiting = this.options.clock.schedule(END_PATIENCE_MS, () =>
+        this.fail(new IserfsError('connection-lost', 'the initiator does not answer the RDMA requests of a task that has ended')),
+      );
+    }
     this.pump();
   }
 
@@ -142,6 +152,7 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
         copies: this.#copies,
         settled: (failure) => {
           task.transfers.delete(transfer);
+          if (task.transfers.size === 0) task.stopWaiting();
           if (failure === undefined) resolve();
           else reject(failure);
         },
@@ -152,10 +163,6 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
   }
 
   // ---- from the initiator ----
-
-  protected override mustWait(): boolean {
-    return false;
-  }
 
   protected override receive({ header, pdu }: IserMessage): void {
     switch (pdu.opcode) {
@@ -194,6 +201,7 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
       immediate: data,
       message,
       transfers: new Set(),
+      stopWaiting: () => {},
     });
     this.#notify(command);
   }

@@ -4,7 +4,7 @@ import { type Pdu, pdu, RESERVED_TAG } from '../../../../src/iser/iscsi/pdu.ts';
 import type { RdmaMessage } from '../../../../src/iser/rdma/memory.ts';
 import { patternBytes } from '../../../support/datamover-pair.ts';
 import { iserParameters, messageOf, TargetUnderTest } from '../../../support/iser-ends.ts';
-import { settle } from '../../../support/virtual-clock.ts';
+import { settle, VirtualClock } from '../../../support/virtual-clock.ts';
 
 const protocolError = (message: RegExp) => ({ code: 'protocol-error', message: expect.stringMatching(message) });
 const KINDS = ['registered', 'other'] as const;
@@ -212,6 +212,33 @@ describe.each(KINDS)('getData into %s memory', (kind) => {
     await get;
     expect(outcome).toBe('aborted');
     if (kind === 'other') expect(into).toEqual(new Uint8Array(512)); // it came too late to be wanted
+  });
+
+  it('costs the initiator its connection where that does not answer for long after the end of the task', async () => {
+    const clock = new VirtualClock();
+    await using ends = await TargetUnderTest.logIn({ options: { clock } });
+    ends.command(1, { write: ends.peer.memoryFor(512) });
+    const task = await ends.end.nextCommand();
+    ends.providers.wire.intercept = ({ type }) => (type === 'read-request' ? [] : undefined);
+    const got = ends.end.datamover.getData(task, 0, bufferFor(ends, 512));
+    got.catch(() => {});
+    await clock.advance(60_000); // a task may take its time
+    ends.end.datamover.deallocateTask(1);
+    await clock.advance(9999);
+    expect(ends.providers.wire.connectionCount).toBe(1);
+    await clock.advance(1);
+    await expect(got).rejects.toMatchObject({ code: 'aborted' });
+    expect(await ends.end.notifications.terminated).toMatchObject({ message: expect.stringMatching(/does not answer/) });
+  });
+
+  it('leaves no timer behind where the answer comes after the end of the task', async () => {
+    const clock = new VirtualClock();
+    await using ends = await TargetUnderTest.logIn({ options: { clock } });
+    ends.command(1, { write: ends.peer.memoryFor(512) });
+    const got = ends.end.datamover.getData(await ends.end.nextCommand(), 0, bufferFor(ends, 512));
+    ends.end.datamover.deallocateTask(1);
+    await expect(got).rejects.toMatchObject({ code: 'aborted' });
+    expect(clock.pendingTimers).toBe(0);
   });
 
   it('rejects with the connection', async () => {
