@@ -6,7 +6,7 @@
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
@@ -14,8 +14,9 @@ import { findHeaders, headersNeed } from './setup-addon.mjs';
 import { missingNeeds } from './setup-packages.mjs';
 import { runLogged, SetupError } from './setup-report.mjs';
 
-/** Beside the addon: what it was built from, and with. */
+/** Beside the addon: a digest of what it was built from; and what else it was compiled with, on which make lets the objects depend. */
 const stampName = '.built-from';
+const circumstancesName = 'compiled-with';
 
 /** @param {string} root */
 export function rdmaAddonIsCurrent(root) {
@@ -43,16 +44,8 @@ export function verbsHeaderNeeds() {
  */
 export function buildRdmaAddon(root) {
   const build = join(root, 'native', 'build');
-  const stamp = join(build, stampName);
   const wanted = stampOf(root);
-  mkdirSync(build, { recursive: true });
-  // make knows files, not what else an object was compiled with.
-  if (!existsSync(stamp) || readFileSync(stamp, 'utf8').split('\n')[1] !== wanted.split('\n')[1]) {
-    rmSync(join(build, 'release'), { recursive: true, force: true });
-  }
-  rmSync(stamp, { force: true });
-  const args = ['addon', '-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, 'WERROR=', ...makeVariables(root)];
-  runLogged('make', args, { hint: 'the RDMA addon does not compile.' });
+  runMake(root, 'addon', ['WERROR='], 'the RDMA addon does not compile.');
   const { status, signal, stderr } = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addonIn(build))})`], {
     encoding: 'utf8',
   });
@@ -60,7 +53,7 @@ export function buildRdmaAddon(root) {
     const reason = /^Error: .*$/m.exec(stderr)?.[0] ?? signal ?? `exit status ${status}`;
     throw new SetupError(`the RDMA addon was compiled, but does not load: ${reason}`);
   }
-  writeFileSync(stamp, wanted);
+  writeFileSync(join(build, stampName), wanted);
 }
 
 /**
@@ -69,9 +62,25 @@ export function buildRdmaAddon(root) {
  * @returns {string} its path
  */
 export function buildSanitizedAddon(root) {
-  const args = ['addon-asan', '-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, ...makeVariables(root)];
-  runLogged('make', args, { hint: 'the RDMA addon does not compile with sanitizers.' });
+  runMake(root, 'addon-asan', [], 'the RDMA addon does not compile with sanitizers.');
   return join(root, 'native', 'build', 'asan-addon', 'iserfs_rdma.node');
+}
+
+/**
+ * One at a time in a folder, whoever else is at it.
+ * @param {string} root
+ * @param {string} goal
+ * @param {readonly string[]} variables
+ * @param {string} hint
+ */
+function runMake(root, goal, variables, hint) {
+  const build = join(root, 'native', 'build');
+  mkdirSync(build, { recursive: true });
+  const circumstances = join(build, circumstancesName);
+  const now = circumstancesOf(root);
+  if (!existsSync(circumstances) || readFileSync(circumstances, 'utf8') !== now) writeFileSync(circumstances, now);
+  const make = ['make', goal, '-s', '-C', join(root, 'native'), `-j${availableParallelism()}`];
+  runLogged('flock', [join(build, '.lock'), ...make, ...variables, ...makeVariables(root)], { hint, label: `make ${goal}` });
 }
 
 /** @param {string} root */
@@ -88,7 +97,7 @@ function nodeAddonApi(root) {
 
 /**
  * @param {string} root
- * @returns {string} a digest of the sources; in the second line, with what they are compiled
+ * @returns {string} a digest of the sources, and of what they are compiled with
  */
 function stampOf(root) {
   const native = join(root, 'native');
@@ -98,8 +107,17 @@ function stampOf(root) {
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
   for (const path of [...sources, nodeAddonApi(root)]) digest.update(`${relative(root, path)}\n`).update(readFileSync(path));
-  const verbs = verbsHeaderNeeds().length === 0 ? 'with verbs' : 'without verbs';
-  return `${digest.digest('hex')}\n${process.arch}, ${findHeaders()}, ${verbs}\n`;
+  return digest.update(circumstancesOf(root)).digest('hex');
+}
+
+/**
+ * @param {string} root
+ * @returns {string} what make does not know of
+ */
+function circumstancesOf(root) {
+  const { version } = JSON.parse(readFileSync(nodeAddonApi(root), 'utf8'));
+  const verbs = verbsHeaderNeeds().length === 0 ? 'with' : 'without';
+  return `${process.arch}, Node's headers in ${findHeaders()}, node-addon-api ${version}, ${verbs} verbs\n`;
 }
 
 /** @param {string} path below native/ */

@@ -18,9 +18,9 @@ export function say(line) {
  * Runs a command with its output in a log file; throws `SetupError` with the log's path and its last lines when it fails.
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ cwd?: string; hint?: string }} [options]
+ * @param {{ cwd?: string; hint?: string; label?: string }} [options] `label`: what to call it, where that is not the command
  */
-export function runLogged(command, args, { cwd, hint } = {}) {
+export function runLogged(command, args, { cwd, hint, label = [command, args[0]].join(' ') } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'iserfs-setup-'));
   const log = join(folder, 'log');
   const fd = openSync(log, 'w');
@@ -33,7 +33,7 @@ export function runLogged(command, args, { cwd, hint } = {}) {
   const outcome =
     result.error?.message ?? (result.signal === null ? `exit status ${result.status}` : `killed by ${result.signal}`);
   for (const line of tellingLines(readFileSync(log, 'utf8'))) process.stderr.write(`  | ${line}\n`);
-  throw new SetupError(`${[command, args[0]].join(' ')} failed (${outcome})${hint === undefined ? '' : `: ${hint}`} Log: ${log}`);
+  throw new SetupError(`${label} failed (${outcome})${hint === undefined ? '' : `: ${hint}`} Log: ${log}`);
 }
 
 /**
