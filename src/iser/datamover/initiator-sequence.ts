@@ -22,6 +22,7 @@ import {
 } from '../iscsi/pdu.ts';
 import type { DataParameters, TaskBuffers } from './datamover.ts';
 import { TagMemory } from './tag-memory.ts';
+import { checkedBuffers } from './task-buffers.ts';
 import type { Placement } from './tcp-framer.ts';
 
 /** One SCSI command between its sending and its status. */
@@ -316,19 +317,10 @@ export class InitiatorSequence {
 }
 
 function newTask(command: Pdu<'scsi-command'>, buffers: TaskBuffers): InitiatorTask {
-  const { dataIn = NO_BYTES, dataOut = NO_BYTES } = buffers;
-  const expected = command.write ? dataOut.length : dataIn.length;
-  if ((dataIn.length > 0 && !command.read) || (dataOut.length > 0 && !command.write)) {
-    throw new RangeError('the R and W bits of a SCSI command and its buffers disagree');
-  }
-  if (expected !== command.expectedDataTransferLength) {
-    throw new RangeError(`a buffer of ${expected} bytes for a transfer of ${command.expectedDataTransferLength}`);
-  }
   return {
     itt: command.itt,
     lun: command.lun,
-    dataIn,
-    dataOut,
+    ...checkedBuffers(command, buffers),
     received: 0,
     dataSn: 0,
     asked: 0,

@@ -27,6 +27,7 @@ import { encodeMessageHeader, type IserMessage, MESSAGE_HEADER_LENGTH } from './
 import { IserNudge } from './iser-nudge.ts';
 import type { Work } from './iser-work.ts';
 import { TagMemory } from './tag-memory.ts';
+import { checkedBuffers } from './task-buffers.ts';
 
 /** Immediate PDUs in flight at a time: no window bounds them, and targets have receives for a few. */
 const MAX_IMMEDIATE = 6;
@@ -322,18 +323,10 @@ function releaseBounces(task: Task): void {
   task.writeBounce = undefined;
 }
 
-function newTask(command: Pdu<'scsi-command'>, { dataIn = NO_BYTES, dataOut = NO_BYTES }: TaskBuffers): Task {
-  const expected = command.write ? dataOut.length : dataIn.length;
-  if ((dataIn.length > 0 && !command.read) || (dataOut.length > 0 && !command.write)) {
-    throw new RangeError('the R and W bits of a SCSI command and its buffers disagree');
-  }
-  if (expected !== command.expectedDataTransferLength) {
-    throw new RangeError(`a buffer of ${expected} bytes for a transfer of ${command.expectedDataTransferLength}`);
-  }
+function newTask(command: Pdu<'scsi-command'>, buffers: TaskBuffers): Task {
   return {
     itt: command.itt,
-    dataIn,
-    dataOut,
+    ...checkedBuffers(command, buffers),
     readBounce: undefined,
     writeBounce: undefined,
     readTag: undefined,
