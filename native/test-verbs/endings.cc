@@ -178,17 +178,34 @@ TEST_CASE("a silent address holds up no other connection") {
 TEST_CASE("a close at any moment of a connection attempt ends it") {
   REQUIRE_DEVICE();
   const auto provider = makeVerbsProvider();
+  const auto requests = std::make_shared<Requests>();
+  const auto listener = provider->listen({*deviceAddress(), 0}, requests);
+  // siw (Linux 6.1) loses count of its listener, and then the machine, where an initiator goes between its TCP connection and its MPA
+  // request: there only an address that never answers is tried at all moments.
+  const bool isIwarp = listVerbsDevices().front().fabric == "iWARP";
+  const Address silent{silentAddress(), 3260};
   for (int i = 0; i < 30; i++) {
-    // Each its own: siw (Linux 6.1) refuses for ever once initiators have gone that it had not answered.
-    const auto requests = std::make_shared<Requests>();
-    const auto listener = provider->listen({*deviceAddress(), 0}, requests);
-    const auto end = connectTo(*provider, addressOf(*listener), 5'000);
+    const auto end = connectTo(*provider, isIwarp || i % 3 == 0 ? silent : addressOf(*listener), 5'000);
     std::this_thread::sleep_for(std::chrono::microseconds(i * i * 20));
     end->queuePair->close(i % 2 == 0 ? CloseMode::abrupt : CloseMode::orderly);
     const auto failure = end->waitClosed();
     CAPTURE(failure.text);
     CHECK(failure.code == FailureCode::none);
   }
+}
+
+TEST_CASE("a close while the listener has not answered ends the attempt at once") {
+  REQUIRE_DEVICE();
+  const auto provider = makeVerbsProvider();
+  const auto requests = std::make_shared<Requests>();
+  const auto listener = provider->listen({*deviceAddress(), 0}, requests);
+  const auto end = connectTo(*provider, addressOf(*listener), 5'000);
+  auto request = requests->next();
+  REQUIRE(request != nullptr);
+  const auto begin = Clock::now();
+  end->queuePair->close(CloseMode::orderly);
+  CHECK(end->waitClosed().code == FailureCode::none);
+  CHECK(Clock::now() - begin < 2s);
 }
 
 TEST_CASE("an orderly close sends what is posted first, and the peer gets all of it") {

@@ -78,10 +78,10 @@ TEST_CASE("messages arrive whole and in order, whatever their length") {
   for (std::uint32_t i = 0; i < lengths.size(); i++) CHECK(pair.target->completions[i].workRequestId == 100 + i);
 }
 
-TEST_CASE("both ends exchange thousands of messages") {
+TEST_CASE("both ends exchange hundreds of messages, one at a time") {
   REQUIRE_DEVICE();
   Pair pair;
-  constexpr std::uint32_t rounds = 2000;
+  constexpr std::uint32_t rounds = 500;
   pair.initiator->queuePair->postReceive(0, pair.initiator->segment(0, 64));
   pair.target->queuePair->postReceive(0, pair.target->segment(0, 64));
   for (std::uint32_t i = 0; i < rounds; i++) {

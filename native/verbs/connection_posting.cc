@@ -201,7 +201,7 @@ RemoteAddress Connection::advertise(Segment segment, Access access) {
   if (segment.length == 0) throw std::out_of_range("nothing to advertise");
   const std::lock_guard lock(mutex_);
   requireEstablishedOnce();
-  if (!isOpen()) throw std::system_error(ENOTCONN, std::generic_category(), "the connection has ended");
+  if (!isOpen()) return {};
   return advertisements_->add(queuePair_.get(), segment, access, makeWorkRequestId(WorkKind::bind, 0));
 }
 
