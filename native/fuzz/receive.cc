@@ -3,6 +3,8 @@
  * whether the rest is the stream itself (as the seeds are) or a recipe for frames that are well-formed but for what the recipe
  * changes, which leads deeper. The same stream goes to two receivers, to one in a piece and to the other in portions by way of
  * `buffers` and `filled`: they must come to the same end, and neither may touch memory that was not granted.
+ *
+ * The seeds are frames of Linux siw, those of test/vectors/iwarp-siw.hex, each with the bytes behind it that say how it comes.
  */
 #include <fuzzer/FuzzedDataProvider.h>
 
