@@ -108,8 +108,12 @@ export const connectingContract: RdmaContractPart = (current) => {
     const { endpoint } = await bench.listen((request) => request.reject());
     await failureOf(bench.connect(endpoint, end, { receives }));
     const target = bench.newTarget();
-    const second = await bench.listen((request) => void bench.accept(request, target));
+    let accepted: Promise<unknown> | undefined;
+    const second = await bench.listen((request) => {
+      accepted = bench.accept(request, target);
+    });
     await bench.connect(second.endpoint, end, { receives });
+    await accepted;
     const sent = target.postSend(target.arena.take(100, 7));
     expect((await target.completion(sent)).status).toBe('success');
     await end.until(() => end.completions.length > 0, 'the message');
@@ -178,10 +182,11 @@ export const connectingContract: RdmaContractPart = (current) => {
   it('keeps many connections apart', async () => {
     const bench = current();
     const targets: RdmaEnd[] = [];
+    const accepted: Promise<unknown>[] = [];
     const { endpoint } = await bench.listen((request) => {
       const target = bench.newTarget();
       targets.push(target);
-      void bench.accept(request, target, { receives: target.receives(1, 64) });
+      accepted.push(bench.accept(request, target, { receives: target.receives(1, 64) }));
     });
     const initiators = await Promise.all(
       Array.from({ length: 24 }, (_, index) => {
@@ -189,6 +194,7 @@ export const connectingContract: RdmaContractPart = (current) => {
         return bench.connect(endpoint, end, { receives: end.receives(1, 64), privateData: Uint8Array.of(index) });
       }),
     );
+    await Promise.all(accepted);
     for (const [index, end] of initiators.entries()) end.postSend(end.arena.take(index + 1, index + 1));
     for (const target of targets) {
       await target.until(() => target.completions.length > 0, 'the message');

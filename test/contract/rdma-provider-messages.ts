@@ -93,7 +93,7 @@ export const messagesContract: RdmaContractPart = (current, traits) => {
       initiator: { receiveDepth: 4 },
       target: { receiveDepth: 4 },
     });
-    const rounds = 200;
+    const rounds = 60;
     echo(target, rounds + 1);
     const received = echo(initiator, rounds);
     initiator.postSend(initiator.arena.take(16, 1));

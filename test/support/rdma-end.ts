@@ -132,7 +132,7 @@ export class RdmaEnd {
   }
 
   async until(condition: () => boolean, what: string): Promise<void> {
-    const deadline = performance.now() + 8000;
+    const deadline = performance.now() + 20_000;
     while (!condition()) {
       const left = deadline - performance.now();
       if (left <= 0) throw new Error(`${what} did not come`);
