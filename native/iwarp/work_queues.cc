@@ -138,6 +138,7 @@ void WorkQueues::post(Message message) {
 RemoteAddress WorkQueues::advertise(const Segment& segment, Access access) {
   checkSegment(segment);
   const std::lock_guard guard(lock_);
+  if (isOver_) return {};
   if (advertised_ >= advertisementDepth_) throw std::length_error("no more advertisements may be in force at a time");
   const std::uint32_t tag = tags_.insert(segment, access == Access::remoteWrite ? TagRight::remoteWrite : TagRight::remoteRead);
   ++advertised_;

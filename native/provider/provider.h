@@ -173,7 +173,8 @@ class QueuePair {
 
   /**
    * Gives the peer access to exactly `segment`. In force before anything that is posted afterwards is sent. The address is below
-   * 2^53. Throws std::system_error where memory or the device has no more, std::length_error beyond the depth.
+   * 2^53. Throws std::system_error where memory or the device has no more, std::length_error beyond the depth. Where the connection
+   * has ended, or is ending, there may be no access to give, and the tag means nothing.
    */
   virtual RemoteAddress advertise(Segment segment, Access access) = 0;
   /**

@@ -121,6 +121,8 @@ export const endingContract: RdmaContractPart = (current) => {
   it('says nothing more of what is posted after the end', async () => {
     const { initiator, target } = await current().pair({ receives: 0 });
     initiator.queuePair.close('abrupt');
+    // Whoever has not heard of it yet goes on.
+    initiator.queuePair.advertise(initiator.arena.take(10), 'remote-read');
     await Promise.all([initiator.closed(), target.closed()]);
     for (const end of [initiator, target]) {
       const before = end.completions.length;

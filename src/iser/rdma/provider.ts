@@ -90,7 +90,10 @@ export interface QueuePair {
   postWrite(id: number, bytes: Uint8Array, to: RemoteMemory): void;
   /** RDMA Read. Waits by itself while `ord` of them are outstanding. */
   postRead(id: number, bytes: Uint8Array, from: RemoteMemory): void;
-  /** Gives the peer access to exactly `bytes`, before anything that is posted afterwards is sent. Throws where there is no more memory or room. */
+  /**
+   * Gives the peer access to exactly `bytes`, before anything that is posted afterwards is sent; to nothing where the
+   * connection ends. Throws where there is no more memory or room.
+   */
   advertise(bytes: Uint8Array, access: 'remote-write' | 'remote-read'): Advertisement;
   /**
    * Takes it back: on return the peer cannot reach the memory and nothing under way touches it, if need be
