@@ -23,8 +23,6 @@ export interface BootOptions {
 
 const agentPort = 7;
 const bootWithinMs = 60_000;
-/** The emulated machine's only card; its address is what forwarded connections arrive at. */
-export const guestAddress = '10.0.2.15';
 
 export class Guest implements Machine, AsyncDisposable {
   /** The command line, there. */
