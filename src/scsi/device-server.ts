@@ -253,9 +253,9 @@ const needsMedium: ReadonlySet<CommandName> = new Set([
 function isSupported(unit: ServedUnit, name: CommandName): boolean {
   switch (name) {
     case 'unmap':
-      return unit.medium.isThin;
     case 'get-lba-status':
-      return unit.medium.extentAt !== undefined;
+      // Initiators ask whoever says that it is thin; libiscsi's iSER falls over the refusal.
+      return unit.medium.isThin;
     default:
       return true;
   }

@@ -184,7 +184,7 @@ export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise
 const MAXIMUM_STATUS_DESCRIPTORS = 256;
 const DEALLOCATED = 1;
 
-/** Parameter data of GET LBA STATUS, for a medium that knows its holes. */
+/** Parameter data of GET LBA STATUS. What a medium that does not know its holes has is "mapped or unknown". */
 export async function lbaStatusData(context: CommandContext, cdb: Cdb<'get-lba-status'>): Promise<Uint8Array> {
   const { unit } = context;
   checkRange(unit, cdb.lba, 1);

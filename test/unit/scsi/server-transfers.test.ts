@@ -11,6 +11,7 @@ import { FaultyMedium } from '../../support/faulty-medium.ts';
 import { LocalNexus } from '../../support/local-nexus.ts';
 import { assertSameBytes, offsetPattern } from '../../support/pattern.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
+import { StallingMedium } from '../../support/stalling-medium.ts';
 
 const MiB = 1024 * 1024;
 const good = { status: Status.good };
@@ -575,6 +576,12 @@ describe('GET LBA STATUS', () => {
       [512n, 512, 0],
       [1024n, 3072, 1],
     ]);
+  });
+
+  it('says that all may be mapped where the medium is thin and does not know its holes', async () => {
+    const { nexus } = await setUp({ medium: new StallingMedium(new MemoryMedium(MiB)) });
+    const { data } = await nexus.run(encodeCdb('get-lba-status', { lba: 48, allocationLength: 64 }));
+    expect(data).toEqual(Uint8Array.of(0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 7, 208, 0, 0, 0, 0));
   });
 
   it('an extent beyond 2^32 blocks is cut, and the LBA is checked', async () => {
