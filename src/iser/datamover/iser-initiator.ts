@@ -3,8 +3,8 @@
  * as the command lives, and control PDUs as they are. It knows tags and bytes; what a command means is for others.
  *
  * Buffers in registered memory are advertised where they lie; others go through a run of our own. What is advertised
- * is the task's alone, and taken back before its end is handed up. Immediate data travels in the message. At most as many requests are in
- * flight as there are receives for their answers; more wait, in order.
+ * is the task's alone, and taken back before its end is handed up. Immediate data travels in the message. At most as
+ * many requests are in flight as there are receives for their answers; more wait, in order.
  */
 
 import { IserfsError, ProtocolError } from '../../errors.ts';
