@@ -192,9 +192,10 @@ export function datamoverContract(
     it('an abrupt end settles everything under way at both ends, once', async () => {
       await using pair = await logIn();
       const { initiator, target } = pair;
-      initiator.command(1, { dataOut: patternBytes(4 * MiB) });
+      // More than moves on threads of its own before the end is asked for.
+      initiator.command(1, { dataOut: patternBytes(8 * MiB) });
       const task = await target.nextCommand();
-      const get = target.datamover.getData(task, 0, new Uint8Array(4 * MiB));
+      const get = target.datamover.getData(task, 0, new Uint8Array(8 * MiB));
       const twice = [initiator.datamover.terminate('abrupt'), initiator.datamover.terminate('abrupt')];
       await expect(get).rejects.toMatchObject({ code: 'connection-lost' });
       await Promise.all(twice);
