@@ -10,7 +10,7 @@
 import { IserfsError, ProtocolError } from '../../errors.ts';
 import type { InitiatorControlPdu, Pdu, TargetControlPdu } from '../iscsi/pdu.ts';
 import type { RemoteMemory } from '../rdma/provider.ts';
-import type { DataParameters, TargetDatamover, TargetHandler, TargetTask } from './datamover.ts';
+import type { DataParameters, KeyOffers, TargetDatamover, TargetHandler, TargetTask } from './datamover.ts';
 import type { MessageBuffer } from './iser-buffers.ts';
 import { IserDatamover, type IserDatamoverParts, UNEXPECTED_MESSAGES } from './iser-datamover.ts';
 import type { IserHeader } from './iser-header.ts';
@@ -105,6 +105,12 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
       );
     }
     this.pump();
+  }
+
+  /** See `connectionQuirks.unsentImmediateData`. */
+  override keyOffers(sessionType: 'normal' | 'discovery'): KeyOffers {
+    const offers = super.keyOffers(sessionType);
+    return sessionType === 'discovery' || this.isRemoteInvalidateOn ? offers : { ...offers, ImmediateData: 'No' };
   }
 
   protected override get advertisementDepth(): number {

@@ -108,6 +108,13 @@ export const connectionQuirks = {
     evidence:
       'LIO allocates the receive descriptors of a session in one piece (about 1.2 MB) before its last login response, which fails at random on a machine with fragmented memory (libiscsi issue 262).',
   },
+  /** The embedded target grants no immediate data. */
+  unsentImmediateData: {
+    peer: 'libiscsi over iSER',
+    sign: 'It forbids Send with Invalidate (0x40 in its private data), as initiators do that register their buffers once for all.',
+    evidence:
+      'libiscsi 1.19: where ImmediateData=Yes was agreed on, a WRITE says 8192 bytes of data in its header and comes without them, a message of 76 bytes. tgtd answers ImmediateData=No to everyone; LIO 6.1 agrees, and closes the connection.',
+  },
 } as const satisfies Record<string, ConnectionQuirkRow>;
 
 /** Whether the target that gave these numbers in a login response takes what follows too early (`hastyRequest`). */

@@ -284,6 +284,17 @@ describe('a status', () => {
     expect(ends.end.datamover.traits['remote invalidate']).toBe('off');
   });
 
+  // connectionQuirks.unsentImmediateData
+  test.each([
+    ['is granted none where the initiator forbids to revoke', 0xc0, { ImmediateData: 'No' }],
+    ['is left to the negotiation elsewhere', 0x80, {}],
+  ])('immediate data %s', async (_name, flags, keys) => {
+    await using ends = await TargetUnderTest.connect({ privateData: Uint8Array.of(flags, 0, 0, 0) });
+    const { ImmediateData } = ends.end.datamover.keyOffers('normal');
+    expect(ImmediateData === undefined ? {} : { ImmediateData }).toEqual(keys);
+    expect(ends.end.datamover.keyOffers('discovery')).not.toHaveProperty('ImmediateData');
+  });
+
   it('revokes nothing from under an RDMA Read', async () => {
     await using ends = await TargetUnderTest.logIn();
     ends.command(1, { write: ends.peer.memoryFor(512) });
