@@ -165,7 +165,7 @@ void Connection::makeQueuePair() {
     if (library_.createQp(id_.get(), domain->get(), &attributes) != 0) throw deviceError("queue pair", errno);
   }
   const std::lock_guard lock(mutex_);
-  queuePair_ = {id_->qp, {&library_, id_.get()}};
+  queuePair_ = {id_->qp, {&library_}};
   domain_ = std::move(domain);
   inlineLimit_ = attributes.cap.max_inline_data;
   advertisements_.emplace(*domain_, options_.advertisementDepth);
@@ -190,6 +190,7 @@ rdma_conn_param Connection::connectionParameters(std::uint8_t ird, std::uint8_t 
 
 void Connection::cmEvent(rdma_cm_id* /*id*/, const CmEvent& event) {
   const auto self = shared_from_this();
+  if (events_ == nullptr) return;
   switch (event.type) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:
       return addressResolved();
@@ -438,9 +439,10 @@ void Connection::buryObjects() {
   }
   engine_->bury(
       [remains] {
+        // The id first: librdmacm touches its queue pair when it hands out an event, which the loop does until the id is gone.
+        remains->id.reset();
         remains->queuePair.reset();
         remains->completionQueue.reset();
-        remains->id.reset();
       },
       [remains] {
         auto& connection = *remains->connection;

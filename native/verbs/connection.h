@@ -33,8 +33,7 @@ namespace iserfs::rdma::verbs {
 
 struct QueuePairDeleter {
   const Library* library = nullptr;
-  rdma_cm_id* id = nullptr;
-  void operator()(ibv_qp* /*queuePair*/) const noexcept { library->destroyQp(id); }
+  void operator()(ibv_qp* queuePair) const noexcept { library->destroyQp(queuePair); }
 };
 
 struct CompletionQueueDeleter {

@@ -134,9 +134,10 @@ void Engine::takeCmEvents() {
     const auto* data = static_cast<const std::byte*>(event->param.conn.private_data);
     if (data != nullptr) copy.privateData.assign(data, data + event->param.conn.private_data_len);
     rdma_cm_id* const id = event->id;
-    // Acknowledged first: an identifier cannot be destroyed while events of it are held.
+    auto* const handler = static_cast<CmHandler*>(id->context);
+    // Acknowledged first: an identifier cannot be destroyed while events of it are held. One that is being buried may be gone then.
     library_.ackCmEvent(event);
-    static_cast<CmHandler*>(id->context)->cmEvent(id, copy);
+    handler->cmEvent(id, copy);
   }
 }
 

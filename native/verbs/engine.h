@@ -27,7 +27,7 @@ struct CmIdDeleter {
   const Library* library = nullptr;
   void operator()(rdma_cm_id* id) const noexcept { library->destroyId(id); }
 };
-/** Its queue pair must be gone first. After that no event of it comes any more. */
+/** After that no event of it comes any more. */
 using CmId = std::unique_ptr<rdma_cm_id, CmIdDeleter>;
 
 /** An event of connection management, without the memory of librdmacm. */

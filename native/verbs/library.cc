@@ -63,6 +63,7 @@ Library::Library() {
   find(ibverbs, "ibv_get_async_event", getAsyncEvent);
   find(ibverbs, "ibv_ack_async_event", ackAsyncEvent);
   find(ibverbs, "ibv_modify_qp", modifyQp);
+  find(ibverbs, "ibv_destroy_qp", destroyQp);
   find(ibverbs, "ibv_query_qp", queryQp);
   find(ibverbs, "ibv_wc_status_str", wcStatusStr);
 
@@ -75,7 +76,6 @@ Library::Library() {
   find(rdmacm, "rdma_resolve_addr", resolveAddr);
   find(rdmacm, "rdma_resolve_route", resolveRoute);
   find(rdmacm, "rdma_create_qp", createQp);
-  find(rdmacm, "rdma_destroy_qp", destroyQp);
   find(rdmacm, "rdma_connect", connect);
   find(rdmacm, "rdma_listen", listen);
   find(rdmacm, "rdma_accept", accept);

@@ -45,6 +45,7 @@ struct Library {
   decltype(&::ibv_get_async_event) getAsyncEvent;
   decltype(&::ibv_ack_async_event) ackAsyncEvent;
   decltype(&::ibv_modify_qp) modifyQp;
+  decltype(&::ibv_destroy_qp) destroyQp;
   decltype(&::ibv_query_qp) queryQp;
   decltype(&::ibv_wc_status_str) wcStatusStr;
 
@@ -56,7 +57,6 @@ struct Library {
   decltype(&::rdma_resolve_addr) resolveAddr;
   decltype(&::rdma_resolve_route) resolveRoute;
   decltype(&::rdma_create_qp) createQp;
-  decltype(&::rdma_destroy_qp) destroyQp;
   decltype(&::rdma_connect) connect;
   decltype(&::rdma_listen) listen;
   decltype(&::rdma_accept) accept;
