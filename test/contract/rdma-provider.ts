@@ -19,11 +19,25 @@ export interface RdmaContractSetting {
   readonly endpoint: Endpoint;
 }
 
-/** Where what is legal differs. */
+/** Where what is legal differs, or what a device is able to. */
 export interface RdmaContractTraits {
   /** Whether a message without a receive ends the connection; else it waits for one. */
   readonly endsWithoutReceive: boolean;
+  /** Whether both ends hear of a breach of the rules; else one of them may see no more than that the other closes. */
+  readonly bothHearOfBreaches: boolean;
+  /** Whether a receive says which tag its message has revoked. */
+  readonly saysInvalidated: boolean;
+  /** Whether the connection ends for a read from memory that may only be written; else the read does not complete. */
+  readonly endsForForbiddenRead: boolean;
 }
+
+/** Nothing is left out. */
+export const ordinaryTraits: RdmaContractTraits = {
+  endsWithoutReceive: true,
+  bothHearOfBreaches: true,
+  saysInvalidated: true,
+  endsForForbiddenRead: true,
+};
 
 /** `current` answers the bench of the test that runs. */
 export type RdmaContractPart = (current: () => RdmaBench, traits: RdmaContractTraits) => void;

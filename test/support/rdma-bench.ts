@@ -97,3 +97,9 @@ export class RdmaBench {
     return end;
   }
 }
+
+/** Waits for the end of both ends, and expects an error. */
+export async function endsForBreach({ initiator, target }: RdmaPair, { bothHearOfBreaches }: { bothHearOfBreaches: boolean }) {
+  const errors = [await initiator.closed(), await target.closed()].filter((error) => error !== undefined);
+  if (errors.length < (bothHearOfBreaches ? 2 : 1)) throw new Error(`only ${errors.length} of the ends heard of it`);
+}
