@@ -355,6 +355,31 @@ TEST_CASE("a provider may go at any moment") {
   CHECK(once <= before + 16);
 }
 
+TEST_CASE("two providers share the devices, and one may go before the other") {
+  REQUIRE_DEVICE();
+  for (int round = 0; round < 10; round++) {
+    auto listening = makeVerbsProvider();
+    auto connecting = makeVerbsProvider();
+    const auto requests = std::make_shared<Requests>();
+    const auto listener = listening->listen({*deviceAddress(), 0}, requests);
+    const auto initiator = connectTo(*connecting, addressOf(*listener), 10'000);
+    const auto target = std::make_shared<Endpoint>();
+    QueuePairOptions options;
+    options.receives.push_back({1, target->segment(0, 64)});
+    target->queuePair = requests->next()->accept(options, target);
+    REQUIRE(initiator->waitEstablished());
+    REQUIRE(target->waitEstablished());
+    const auto message = initiator->segment(0, 64);
+    initiator->queuePair->postSend(1, std::span(&message, 1), std::nullopt);
+    CHECK(target->waitCompleted(Opcode::receive, 1).status == Status::success);
+    // What the initiator may not: both providers hear of the device's event.
+    if (round % 2 == 0) initiator->queuePair->postWrite(2, initiator->segment(0, 64), {0x12345600, 0});
+    (round % 4 < 2 ? listening : connecting).reset();
+    CHECK(initiator->waitClosed().text != "never closed");
+    CHECK(target->waitClosed().text != "never closed");
+  }
+}
+
 TEST_CASE("idle connections cost no processor time") {
   REQUIRE_DEVICE();
   Pair pair;

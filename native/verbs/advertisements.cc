@@ -86,12 +86,6 @@ void Advertisements::invalidated(std::uint32_t tag) {
   inForce_.erase(found);
 }
 
-void Advertisements::clear() {
-  inForce_.clear();
-  spare_.clear();
-  binding_.clear();
-}
-
 }  // namespace iserfs::rdma::verbs
 
 #endif

@@ -36,7 +36,6 @@ class Advertisements {
   void invalidated(std::uint32_t tag);
   /** The oldest bind request completed. */
   void bindCompleted() { binding_.pop_front(); }
-  void clear();
 
   /** Bind requests that may be posted at a time. */
   static std::uint32_t bindDepth(std::uint32_t depth) noexcept { return 2 * depth; }

@@ -2,8 +2,8 @@
  * A connection: its identifier, queue pair, completion queue, and everything that is posted and advertised, from the first wish to
  * the `closed` event. `queue_pair.h` is what its owner holds.
  *
- * Who may touch what: the life of the connection (connection.cc) and completions (connection_completions.cc) run on the loop's
- * thread; posting (connection_posting.cc) on the owner's. They meet in the queue pair, the bookkeeping of work requests and the
+ * Who may touch what: beginning (connection.cc), completions (connection_completions.cc) and end (connection_ending.cc) run on the
+ * loop's thread; posting (connection_posting.cc) on the owner's. They meet in the queue pair, the bookkeeping of work requests and the
  * advertisements, which `mutex_` guards. No event is delivered while it is held.
  *
  * The end, however it comes about, has one path (`finish`): the queue pair is put into its error state, what had completed by then
@@ -100,24 +100,28 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void connectReturned(int error);
   void establishedByPeer(const CmEvent& event);
   void established(std::uint8_t ird, std::uint8_t ord, std::vector<std::byte> privateData);
+  void disconnected(int status);
+  void startTimer(std::chrono::milliseconds delay, Failure failure);
+  void stopTimer();
+  /** Something is broken whose reason is not known yet: another event may tell, for a short time. */
+  void awaitReason(Failure otherwise);
+  void noteReason(Failure failure);
+  /** The first known reason, else `failure`. */
+  Failure reasonOr(Failure failure);
+  /** Work requests were flushed, and nothing said why. */
+  Failure unknownReason() const;
+
+  // ---- connection_ending.cc: loop thread ----
   void closeOnLoop(CloseMode mode);
   /** Tells the peer, once nothing is left to send. */
   void disconnectWhenDrained();
-  void disconnected(int status);
-  /** Work requests were flushed, and nothing said why. */
-  Failure unknownReason() const;
-  /** Something is broken whose reason is not known yet: another event may tell, for a short time. */
-  void awaitReason(Failure otherwise);
-  void startTimer(std::chrono::milliseconds delay, Failure failure);
-  void stopTimer();
   void finish(Failure failure);
+  /** Owner's thread, too; `mutex_` held. */
   void breakQueuePair() noexcept;
   bool isQueuePairBroken() const noexcept;
   void destroyObjects(std::vector<Completion>& completions);
   /** Instead, where that may block: an iWARP connection that its peer has not answered yet. */
   void buryObjects();
-  /** The first known reason, else `failure`. */
-  Failure reasonOr(Failure failure);
 
   // ---- connection_completions.cc: loop thread ----
   /** Takes up to one batch. Whether there was any. */
@@ -125,7 +129,6 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void completed(const ibv_wc& work, std::vector<Completion>& completions, std::vector<WorkQueue::Entry>& released);
   void deliver(const std::vector<Completion>& completions);
   void deliverRefused();
-  void noteReason(Failure failure);
 
   // ---- connection_posting.cc: owner's thread, `mutex_` held ----
   bool isOpen() const noexcept { return phase_ == Phase::established && !isCloseWanted_; }

@@ -177,8 +177,8 @@ void Connection::postToSendQueue(ibv_send_wr& request, std::uint32_t index) {
     const bool canInline = request.opcode == IBV_WR_SEND || (request.opcode == IBV_WR_SEND_WITH_INV && domain_->device().quirks().canInlineInvalidation);
     const bool isInline = canInline && entry.length <= inlineLimit_;
     if (entry.opcode == Opcode::read && entry.length != 0 && domain_->device().isIwarp()) {
-      // On iWARP the response to an RDMA Read is written to by tag, and devices want remote write access there (RFC 5040 section 5.4
-      // leaves it open): a region of exactly these bytes until the Read completes, never the arena.
+      // On iWARP the peer answers an RDMA Read by writing to a tag, and devices want remote write access there (Linux's own users of
+      // them give it; siw, 6.1, does without): a region of exactly these bytes until the Read completes, never the arena.
       entry.sink = domain_->segment(entry.segments[0], IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
       elements[0] = {reinterpret_cast<std::uintptr_t>(entry.segments[0].data()), entry.length, entry.sink->lkey};
       request.num_sge = 1;

@@ -72,7 +72,8 @@ bool Device::probeWindows() const {
 }
 
 std::shared_ptr<ProtectionDomain> Device::protectionDomain() {
-  if (!hasWindows_) return std::make_shared<ProtectionDomain>(shared_from_this());
+  // The regions that iWARP needs for RDMA Reads are open to the whole domain.
+  if (!hasWindows_ || isIwarp()) return std::make_shared<ProtectionDomain>(shared_from_this());
   auto domain = shared_.lock();
   if (domain == nullptr) shared_ = domain = std::make_shared<ProtectionDomain>(shared_from_this());
   return domain;

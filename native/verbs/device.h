@@ -4,7 +4,8 @@
  * Arenas are registered for local access only, once for each protection domain, when they are first used; no key that leads to a
  * whole arena ever has remote access. What the peer may reach is a memory window or a region of its own for each advertisement.
  * Windows belong to one queue pair, so connections may share a domain (and the pinning of its arenas) there. A region may be used
- * through any queue pair of its domain, so where there are no windows each connection has a domain of its own.
+ * through any queue pair of its domain, so where there are no windows, and on iWARP, where RDMA Reads need regions, each connection
+ * has a domain of its own.
  */
 #pragma once
 

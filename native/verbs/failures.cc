@@ -29,6 +29,8 @@ std::string lockedMemoryLimit() {
 
 std::string errorText(int error) { return std::generic_category().message(std::abs(error)); }
 
+Failure violation() { return {FailureCode::peerViolation, "the peer broke the protocol, or reached for memory that it was not given"}; }
+
 int postError(int returned) noexcept {
   if (returned != -1) return std::abs(returned);
   return errno == 0 ? EIO : errno;

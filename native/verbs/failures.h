@@ -20,6 +20,8 @@ std::string errorText(int error);
 /** The errno value behind what `ibv_post_send` or `ibv_post_recv` returned: some drivers return -1 and set errno. */
 int postError(int returned) noexcept;
 
+/** The device found a fault with what the peer asked, and says no more. */
+Failure violation();
 /** `rdma_resolve_addr`, `rdma_resolve_route`, and their error events. */
 Failure resolutionFailure(int error);
 /** `rdma_connect` returned an error at once. */
