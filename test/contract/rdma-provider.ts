@@ -23,20 +23,26 @@ export interface RdmaContractSetting {
 export interface RdmaContractTraits {
   /** Whether a message without a receive ends the connection; else it waits for one. */
   readonly endsWithoutReceive: boolean;
-  /** Whether both ends hear of a breach of the rules; else one of them may see no more than that the other closes. */
-  readonly bothHearOfBreaches: boolean;
+  /** At least so many ends hear of a breach of the rules as such; the others see no more than that the connection ends. */
+  readonly endsThatHearOfBreaches: 0 | 2;
   /** Whether a receive says which tag its message has revoked. */
   readonly saysInvalidated: boolean;
-  /** Whether the connection ends for a read from memory that may only be written; else the read does not complete. */
-  readonly endsForForbiddenRead: boolean;
+  /** Whether memory that is advertised for writing cannot be read. */
+  readonly keepsReadersOut: boolean;
+  /** Whether neither end grants more reads at a time than it wants. */
+  readonly keepsToReadDepths: boolean;
+  /** Connections that a process may have. */
+  readonly connections: number;
 }
 
 /** Nothing is left out. */
 export const ordinaryTraits: RdmaContractTraits = {
   endsWithoutReceive: true,
-  bothHearOfBreaches: true,
+  endsThatHearOfBreaches: 2,
   saysInvalidated: true,
-  endsForForbiddenRead: true,
+  keepsReadersOut: true,
+  keepsToReadDepths: true,
+  connections: 24,
 };
 
 /** `current` answers the bench of the test that runs. */

@@ -20,13 +20,21 @@ function contract(provider: () => RdmaProvider, host: string, traits: RdmaContra
   );
 }
 
-/** What Linux's drivers in software make of verbs, as observed with Linux 6.1 and rdma-core 44. */
+/** What Linux's drivers in software make of verbs: as observed with Linux 6.1 and rdma-core 44. */
 function traitsOfDevices(): RdmaContractTraits {
-  const isSiw = verbsDevices().some(({ name }) => name.startsWith('siw'));
+  // Reliable connections of any device: the sender is told that the receiver is not ready, and tries again.
+  const traits = { ...ordinaryTraits, endsWithoutReceive: false };
+  if (!verbsDevices().some(({ name }) => name.startsWith('siw'))) return traits;
   return {
-    ...ordinaryTraits,
-    // The sender is told that the receiver is not ready, and tries again.
-    endsWithoutReceive: false,
-    ...(isSiw ? { bothHearOfBreaches: false, saysInvalidated: false, endsForForbiddenRead: false } : {}),
+    ...traits,
+    // Its user library has no such flag, and after some breaches both ends are told of an ordinary close.
+    saysInvalidated: false,
+    endsThatHearOfBreaches: 0,
+    // It answers reads without a look at the permissions of the memory.
+    keepsReadersOut: false,
+    // A listener grants what it is asked for.
+    keepsToReadDepths: false,
+    // From the 25th completion queue on it has none; both ends of each connection need one here.
+    connections: 8,
   };
 }

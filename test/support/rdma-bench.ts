@@ -98,8 +98,11 @@ export class RdmaBench {
   }
 }
 
-/** Waits for the end of both ends, and expects an error. */
-export async function endsForBreach({ initiator, target }: RdmaPair, { bothHearOfBreaches }: { bothHearOfBreaches: boolean }) {
+/** Waits until both ends have ended, and expects so many of them to have heard why. */
+export async function endsForBreach(
+  { initiator, target }: RdmaPair,
+  { endsThatHearOfBreaches }: { readonly endsThatHearOfBreaches: number },
+): Promise<void> {
   const errors = [await initiator.closed(), await target.closed()].filter((error) => error !== undefined);
-  if (errors.length < (bothHearOfBreaches ? 2 : 1)) throw new Error(`only ${errors.length} of the ends heard of it`);
+  if (errors.length < endsThatHearOfBreaches) throw new Error(`only ${errors.length} of the ends heard of it`);
 }
