@@ -134,9 +134,11 @@ export class Run implements AsyncDisposable {
         await target.cut();
         await writes.goOn();
       }
-    } finally {
-      await writes.stop();
+    } catch (error) {
+      await writes.stop().catch(() => {});
+      throw error;
     }
+    await writes.stop();
     await this.#detach();
     await this.#expectAtTarget(reference);
   }

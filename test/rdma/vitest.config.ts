@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     name: 'rdma',
-    include: ['**/test/rdma/**/*.test.ts'],
+    include: ['**/test/rdma/*.test.ts'],
     reporters: ['default'],
     pool: 'forks',
     fileParallelism: false,

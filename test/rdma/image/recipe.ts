@@ -63,6 +63,7 @@ export const guestModules = [
   'sd_mod',
   'siw',
   'target_core_file',
+  'tcp_diag',
   'target_core_mod',
 ] as const;
 

@@ -83,7 +83,8 @@ export class MountInitiator implements Initiator {
   }
 
   #options(): string[] {
-    return ['--transport', this.#transport, '--initiator-name', initiatorName];
+    // An emulated machine may be slow; a login that hangs takes longer than this in any case.
+    return ['--transport', this.#transport, '--initiator-name', initiatorName, '--login-timeout', '20s'];
   }
 }
 
