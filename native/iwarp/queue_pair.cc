@@ -1,5 +1,6 @@
 #include "queue_pair.h"
 
+#include <cerrno>
 #include <random>
 #include <stdexcept>
 
@@ -132,6 +133,7 @@ bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
     const Transfer transfer = sendGathered(socket_, parts);
     if (transfer.error != 0) {
       mayTransmit_ = false;
+      wasReset_ = transfer.error == ECONNRESET;
       loop_->post([self = shared_from_this(), error = transfer.error] {
         // The peer may have said why.
         self->isEndNear_ = true;
@@ -300,6 +302,12 @@ void IwarpQueuePair::startTimer(milliseconds delay, void (IwarpQueuePair::*then)
 }
 
 void IwarpQueuePair::peerClosed() {
+  bool wasReset = false;
+  {
+    const std::lock_guard guard(transmitLock_);
+    wasReset = wasReset_;
+  }
+  if (wasReset) return broken(ECONNRESET);
   bool isIdle = false;
   {
     const std::lock_guard guard(receiveLock_);

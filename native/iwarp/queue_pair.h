@@ -134,6 +134,8 @@ class IwarpQueuePair final : public QueuePair,
   std::unique_ptr<Transmitter> transmitter_;
   bool mayTransmit_ = false;
   bool isBlocked_ = false;
+  /** Sending has met a reset. The socket tells of it once; to the receiving side it looks like an end in order from then on. */
+  bool wasReset_ = false;
 
   /** Written with both locks held, read with one of them. */
   bool isCut_ = false;
