@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, inject } from 'vitest';
 import { Recorder } from './combination.ts';
+import { deviceTests } from './device-tests.ts';
 import { bringUp, fabricAddress } from './fabric.ts';
 import { Guest } from './guest.ts';
 import { KernelInitiator } from './initiators/kernel.ts';
@@ -20,6 +21,8 @@ beforeAll(async () => {
   await bringUp(guest, 'rxe');
 });
 afterAll(() => guest?.[Symbol.asyncDispose]());
+
+deviceTests(recorder, 'rxe', () => guest);
 
 const mount = async () => new MountInitiator(await inGuest(guest, fabricAddress), 'verbs');
 const path = 'verbs over rxe';

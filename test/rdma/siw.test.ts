@@ -5,6 +5,7 @@
 
 import { afterAll, beforeAll, inject } from 'vitest';
 import { Recorder } from './combination.ts';
+import { deviceTests } from './device-tests.ts';
 import { bringUp, fabricAddress } from './fabric.ts';
 import { Guest } from './guest.ts';
 import { KernelInitiator } from './initiators/kernel.ts';
@@ -23,6 +24,8 @@ beforeAll(async () => {
   await bringUp(guest, 'siw');
 });
 afterAll(() => guest?.[Symbol.asyncDispose]());
+
+deviceTests(recorder, 'siw', () => guest);
 
 const mount = async () => new MountInitiator(await inGuest(guest, fabricAddress), 'verbs');
 

@@ -69,11 +69,9 @@ export class Run implements AsyncDisposable {
 
   async #discover(): Promise<void> {
     const { initiator, target } = this.#peers;
-    for (const access of ['open', 'chap'] as const) {
-      const offer = await target.offer(access);
-      const found = await initiator.discover(offer);
-      if (!found.includes(offer.name)) throw new Error(`${offer.name} is not among the targets that were found:\n${found}`);
-    }
+    const offer = await target.offer('open');
+    const found = await initiator.discover(offer);
+    if (!found.includes(offer.name)) throw new Error(`${offer.name} is not among the targets that were found:\n${found}`);
   }
 
   /** With the right secret, and not with a wrong one. */
@@ -106,7 +104,7 @@ export class Run implements AsyncDisposable {
     const { machine, folder } = initiator;
     const reference = join(folder, 'reference');
     await this.#attached.copyOut(reference);
-    await this.#attached.writeRandomly(reference, 1);
+    await this.#attached.writeRandomly(reference);
     await this.#detach();
     await this.#expectAtTarget(reference);
     this.#disk = await initiator.attach(await target.offer('open'));

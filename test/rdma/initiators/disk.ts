@@ -20,7 +20,7 @@ export interface Disk extends AsyncDisposable {
   /** Reads the whole LUN into a file. */
   copyOut(file: string): Promise<void>;
   /** Writes random ranges, and the same bytes to `reference`. */
-  writeRandomly(reference: string, seed: number): Promise<void>;
+  writeRandomly(reference: string): Promise<void>;
   endlessWrites(reference: string): Promise<EndlessWrites>;
   makeFileSystem(): Promise<void>;
   /** Throws unless there is a file system without faults. */
@@ -42,9 +42,8 @@ export interface Initiator {
 
 export type { Access };
 
-const supportFolder = join(projectRoot, 'test', 'support');
 const rdmaFolder = join(projectRoot, 'test', 'rdma');
-const operations = 240;
+const operations = 160;
 const minute = 60_000;
 
 /** A LUN that is a file or a block device. */
@@ -65,9 +64,9 @@ export class PathDisk implements Disk {
     await this.#machine.checked(`dd if=${this.#path} of=${file} bs=1M status=none`, { timeoutMs: minute });
   }
 
-  async writeRandomly(reference: string, seed: number): Promise<void> {
-    const program = join(supportFolder, 'mirror-writes.mjs');
-    await this.#machine.checked(`node ${program} ${this.#path} ${reference} ${operations} ${seed}`, { timeoutMs: 2 * minute });
+  async writeRandomly(reference: string): Promise<void> {
+    const program = join(rdmaFolder, 'random-writes.mjs');
+    await this.#machine.checked(`node ${program} ${this.#path} ${reference} ${operations}`, { timeoutMs: 2 * minute });
   }
 
   async endlessWrites(reference: string): Promise<EndlessWrites> {

@@ -14,6 +14,7 @@ import type { Disk, EndlessWrites, Initiator } from './disk.ts';
 const folder = '/tmp/libiscsi';
 const longestTransfer = 128 * 1024;
 const operations = 200;
+const seed = 1;
 const minute = 60_000;
 
 export class LibiscsiInitiator implements Initiator {
@@ -74,7 +75,7 @@ class LibiscsiDisk implements Disk {
     await this.#guest.checked(`qemu-img convert -O raw --image-opts ${this.#image} ${file}`, { timeoutMs: minute });
   }
 
-  async writeRandomly(reference: string, seed: number): Promise<void> {
+  async writeRandomly(reference: string): Promise<void> {
     const commands = randomCommands(seed, operations).join('\n');
     // qemu-io says that a command has failed, and goes on.
     const output = await this.#guest.checked(
@@ -84,7 +85,10 @@ class LibiscsiDisk implements Disk {
       { timeoutMs: 2 * minute },
     );
     if (/fail|error/i.test(output)) throw new Error(output);
-    if ((output.match(/^wrote /gm) ?? []).length !== (commands.match(/write /g) ?? []).length) throw new Error(output);
+    const [done, asked] = [/wrote \d/g, /write /g].map(
+      (pattern, index) => ([output, commands][index]?.match(pattern) ?? []).length,
+    );
+    if (done !== asked) throw new Error(`${done} of ${asked} writes\n${output}`);
   }
 
   /** qemu-io takes commands from a pipe; the same commands go to another one for the reference. */

@@ -36,7 +36,12 @@ export class Tgtd implements TestTarget {
 
   /** Kills it and starts it anew: it keeps nothing that an initiator could go on with. */
   async cut(): Promise<void> {
-    await this.#guest.checked(`pkill -KILL -x tgtd; ${this.#startScript()}`, { timeoutMs: 60_000 });
+    await this.#guest.checked(
+      `pkill -KILL -x tgtd
+       while pidof tgtd >/dev/null; do sleep 0.1; done
+       ${this.#startScript()}`,
+      { timeoutMs: 60_000 },
+    );
   }
 
   log(): Promise<string> {
