@@ -5,6 +5,8 @@ import type { Guest } from './guest.ts';
 import { type Check, type Outcome, type Row, type Title, writePart } from './outcome.ts';
 import { type Peers, Run, type StepName, stepNames } from './steps.ts';
 
+const checkTimeoutMs = 480_000;
+
 export interface Combination extends Title {
   /** Run before the first step. The target is disposed of after the last. */
   readonly setUp: () => Promise<Omit<Peers, 'guest'>>;
@@ -60,7 +62,7 @@ export class Recorder {
   /** A test that is not about a combination. */
   check(name: string, test: () => Promise<void>): void {
     const index = this.#checks.push({ name, outcome: 'fail' }) - 1;
-    it(name, async () => {
+    it(name, { timeout: checkTimeoutMs }, async () => {
       await test();
       this.#checks[index] = { name, outcome: 'pass' };
     });

@@ -7,8 +7,9 @@ export default defineConfig({
     include: ['**/test/rdma/*.test.ts'],
     reporters: ['default'],
     pool: 'forks',
-    fileParallelism: false,
-    testTimeout: 180_000,
+    // Each file has a guest, which is busy on one processor most of the time.
+    maxWorkers: 2,
+    testTimeout: 300_000,
     hookTimeout: 240_000,
     globalSetup: ['test/rdma/global-setup.ts'],
   },

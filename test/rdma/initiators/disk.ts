@@ -21,7 +21,8 @@ export interface Disk extends AsyncDisposable {
   copyOut(file: string): Promise<void>;
   /** Writes random ranges, and the same bytes to `reference`. */
   writeRandomly(reference: string): Promise<void>;
-  endlessWrites(reference: string): Promise<EndlessWrites>;
+  /** Undefined where a lost connection is the end. */
+  readonly endlessWrites?: (reference: string) => Promise<EndlessWrites>;
   makeFileSystem(): Promise<void>;
   /** Throws unless there is a file system without faults. */
   checkFileSystem(): Promise<void>;
