@@ -118,6 +118,20 @@ export const endingContract: RdmaContractPart = (current) => {
     expect(target.outstanding).toBe(0);
   });
 
+  it('completes as flushed what is posted at the end of a batch of what the end has flushed', async () => {
+    const { initiator, target } = await current().pair({ receives: 4 });
+    let isPosted = false;
+    target.onBatchEnded = () => {
+      if (isPosted || !target.completions.some(({ status }) => status === 'flushed')) return;
+      isPosted = true;
+      for (let index = 0; index < 4; index++) target.postRead(target.arena.take(10), { tag: 1, address: 0n });
+    };
+    initiator.queuePair.close('abrupt');
+    await Promise.all([initiator.closed(), target.closed()]);
+    expect(isPosted).toBe(true);
+    expect(target.outstanding).toBe(0);
+  });
+
   it('says nothing more of what is posted after the end', async () => {
     const { initiator, target } = await current().pair({ receives: 0 });
     initiator.queuePair.close('abrupt');

@@ -66,6 +66,7 @@ export class RdmaEnd {
   error: Error | undefined;
   /** Called inside of events. */
   onCompleted: ((completion: Completion) => void) | undefined;
+  onBatchEnded: (() => void) | undefined;
   #queuePair: QueuePair | undefined;
   #nextId = 1;
   #inBatch = false;
@@ -177,6 +178,7 @@ export class RdmaEnd {
     if (!this.#inBatch) this.faults.push('a batch ended that had nothing in it');
     this.#inBatch = false;
     this.batches++;
+    this.onBatchEnded?.();
     this.#wake();
   }
 

@@ -151,12 +151,13 @@ export class NativeQueuePair implements QueuePair {
   }
 
   #end(failure: AddonFailure): void {
-    // Handlers may post still: that completes as well, and ends its batch.
-    for (let left = this.#addon.flush(this.#number); left !== undefined; left = this.#addon.flush(this.#number)) {
-      for (const completion of flushedCompletions(left)) this.#complete(completion);
+    // Handlers may post still, at the end of a batch as well: that completes too, and ends its batch.
+    for (;;) {
       this.batchEnded();
+      const left = this.#addon.flush(this.#number);
+      if (left === undefined) break;
+      for (const completion of flushedCompletions(left)) this.#complete(completion);
     }
-    this.batchEnded();
     this.#ended = true;
     this.#addon.retire(this.#number);
     this.#onEnd();
