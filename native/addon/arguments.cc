@@ -72,8 +72,14 @@ rdma::QueuePairOptions optionsFrom(Napi::Value value, const ArenaTable& arenas) 
   options.ird = reads("ird");
   options.ord = reads("ord");
   options.crc = booleanFrom(object.Get("crc"), "crc");
-  options.privateData = bytesFrom(object.Get("privateData"), "privateData");
-  if (options.privateData.size() > mostPrivateData) throw Napi::RangeError::New(value.Env(), "privateData is longer than 196 bytes");
+  const auto privateData = [&object, &value](const char* name) {
+    auto bytes = bytesFrom(object.Get(name), name);
+    if (bytes.size() > mostPrivateData) throw Napi::RangeError::New(value.Env(), std::string(name) + " is longer than 196 bytes");
+    return bytes;
+  };
+  options.privateData = privateData("privateData");
+  const char* const instead = "privateDataWithoutInvalidation";
+  if (!object.Get(instead).IsUndefined()) options.privateDataWithoutInvalidation = privateData(instead);
   const auto receives = object.Get("receives");
   if (!receives.IsTypedArray() || receives.As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
     refuse(receives, "receives", "a Uint32Array");

@@ -23,6 +23,7 @@ Napi::Object factsObject(Napi::Env env, const rdma::ConnectionFacts& facts) {
   object.Set("ord", static_cast<double>(facts.ord));
   object.Set("crc", facts.crc.has_value() ? Napi::Value(Napi::Boolean::New(env, *facts.crc)) : env.Undefined());
   object.Set("protection", static_cast<double>(facts.protection));
+  object.Set("canPeerInvalidate", facts.canPeerInvalidate);
   object.Set("privateData", bytesTo(env, facts.privateData));
   return object;
 }

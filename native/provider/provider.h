@@ -101,6 +101,8 @@ struct QueuePairOptions {
   bool crc = true;
   /** For connection management: at most 196 bytes. */
   std::vector<std::byte> privateData;
+  /** Instead, where the peer cannot revoke what is advertised to it (`ConnectionFacts::canPeerInvalidate`). Unset: the same. */
+  std::optional<std::vector<std::byte>> privateDataWithoutInvalidation = std::nullopt;
   /** Posted before the first message of the peer can arrive. */
   std::vector<ReceiveRequest> receives;
 };
@@ -119,6 +121,8 @@ struct ConnectionFacts {
   /** Unset where the fabric has its own. */
   std::optional<bool> crc;
   Protection protection = Protection::tag;
+  /** Whether a Send with Invalidate of the peer revokes what is advertised to it. Else it must not send any: it may end the connection. */
+  bool canPeerInvalidate = true;
   /** The peer's. Some fabrics pad it with zeros. */
   std::vector<std::byte> privateData;
 };

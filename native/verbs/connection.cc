@@ -42,7 +42,8 @@ Connection::Connection(std::shared_ptr<Engine> engine, QueuePairOptions options,
       events_(std::move(events)),
       sends_(options_.sendDepth),
       receives_(options_.receiveDepth) {
-  if (options_.privateData.size() > longestPrivateData) throw std::length_error("more than 196 bytes of private data");
+  const auto& instead = options_.privateDataWithoutInvalidation;
+  if (std::max(options_.privateData.size(), instead ? instead->size() : 0) > longestPrivateData) throw std::length_error("more than 196 bytes of private data");
   if (options_.receives.size() > options_.receiveDepth) throw std::length_error("more receives than the queue pair is made for");
   for (const auto& receive : options_.receives) requireWithinArena(receive.segment);
 }
@@ -171,9 +172,11 @@ void Connection::makeQueuePair() {
 }
 
 rdma_conn_param Connection::connectionParameters(std::uint8_t ird, std::uint8_t ord) const {
+  const auto& instead = options_.privateDataWithoutInvalidation;
+  const auto& data = instead && !device_->canPeerInvalidate() ? *instead : options_.privateData;
   rdma_conn_param parameters{};
-  parameters.private_data = options_.privateData.data();
-  parameters.private_data_len = static_cast<std::uint8_t>(options_.privateData.size());
+  parameters.private_data = data.data();
+  parameters.private_data_len = static_cast<std::uint8_t>(data.size());
   parameters.responder_resources = ird;
   parameters.initiator_depth = ord;
   parameters.flow_control = 1;
@@ -231,6 +234,7 @@ void Connection::established(std::uint8_t ird, std::uint8_t ord, std::vector<std
   facts.ird = ird;
   facts.ord = ord;
   facts.protection = device_->hasWindows() ? Protection::window : Protection::region;
+  facts.canPeerInvalidate = device_->canPeerInvalidate();
   facts.privateData = std::move(privateData);
   {
     const std::lock_guard lock(mutex_);

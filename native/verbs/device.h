@@ -87,7 +87,9 @@ class Device : public std::enable_shared_from_this<Device> {
   bool isIwarp() const noexcept { return context_->device->transport_type == IBV_TRANSPORT_IWARP; }
   /** Whether advertisements are type 2 memory windows, else regions. */
   bool hasWindows() const noexcept { return hasWindows_; }
-  /** Send with Invalidate. */
+  /** Whether a Send with Invalidate of the peer revokes an advertisement: on InfiniBand and RoCE no region that was registered from user space. */
+  bool canPeerInvalidate() const noexcept { return hasWindows_ || quirks_.canPeerInvalidateRegions; }
+  /** Send with Invalidate to the peer. */
   bool canInvalidate() const noexcept { return (attributes_.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0; }
   ibv_comp_channel* completionChannel() const noexcept { return channel_; }
 

@@ -14,6 +14,8 @@ namespace iserfs::rdma::verbs {
 struct DeviceQuirks {
   /** A memory window gives access to all of the region that it is bound to: it is bound to a region of exactly its bytes. */
   bool areWindowsUnbounded = false;
+  /** A Send with Invalidate also revokes a region that was registered from user space. */
+  bool canPeerInvalidateRegions = false;
   /** How a completion says that the message invalidated a tag. */
   unsigned int invalidationFlags = IBV_WC_WITH_INV;
   /** A Send with Invalidate cannot carry its data in the request. */
@@ -38,6 +40,8 @@ inline DeviceQuirks quirksOf(const ibv_device_attr& attributes) noexcept {
     // rxe has no other use for 4 (IBV_WC_IP_CSUM_OK).
     quirks.invalidationFlags = IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK;
   } else if (attributes.vendor_id == siw) {
+    // Linux 6.1: siw_invalidate_stag() takes any tag of the protection domain; observed.
+    quirks.canPeerInvalidateRegions = true;
     // Linux 6.1: siw_activate_tx_from_sq() refuses inline data but for plain Sends and Writes; observed.
     quirks.canInlineInvalidation = false;
     // Linux 6.1: siw_qp_sq_process() completes with this whatever the socket reports; observed when either end closes.

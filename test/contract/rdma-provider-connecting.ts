@@ -42,6 +42,23 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
     expect(initiator.queuePair.privateData.slice(4).every((byte) => byte === 0)).toBe(true);
   });
 
+  it('says what there is to say for where the peer cannot revoke, where it cannot', async () => {
+    const bench = current();
+    const target = bench.newTarget();
+    const data = (name: string) => ({ privateData: bytes(name), privateDataWithoutInvalidation: bytes(`no ${name}`) });
+    let asked: Uint8Array | undefined;
+    const { endpoint } = await bench.listen((request) => {
+      asked = request.privateData;
+      void bench.accept(request, target, data('pong'));
+    });
+    const initiator = await bench.connect(endpoint, bench.newInitiator(), data('ping'));
+    const begins = (data: Uint8Array | undefined, text: string) => expect(data?.slice(0, text.length)).toEqual(bytes(text));
+    begins(asked, initiator.queuePair.canPeerInvalidate ? 'ping' : 'no ping');
+    begins(initiator.queuePair.privateData, target.queuePair.canPeerInvalidate ? 'pong' : 'no pong');
+    // Tags of connections and windows of queue pairs can be revoked on all fabrics.
+    if (initiator.queuePair.protection !== 'region') expect(initiator.queuePair.canPeerInvalidate).toBe(true);
+  });
+
   it('names the address of who wants to connect', async () => {
     const bench = current();
     const target = bench.newTarget();

@@ -127,8 +127,9 @@ export const memoryContract: RdmaContractPart = (current, traits) => {
     await arrived({ initiator, target });
   });
 
-  it('revokes with a message (Send with Invalidate), and says which tag', async () => {
+  it.runIf(traits.canPeersInvalidate)('revokes with a message (Send with Invalidate), and says which tag', async () => {
     const { initiator, target } = await current().pair();
+    expect(initiator.queuePair.canPeerInvalidate).toBe(true);
     const memory = initiator.arena.take(100, 0xee);
     const to = initiator.advertise(memory, 'remote-write');
     target.postWrite(target.arena.take(50, 0x11), to);
@@ -140,6 +141,14 @@ export const memoryContract: RdmaContractPart = (current, traits) => {
     target.postWrite(target.arena.take(50, 0x22), at(to, 50));
     await breachEnds({ initiator, target });
     expect(isUntouched(memory.subarray(50))).toBe(true);
+  });
+
+  it.runIf(!traits.canPeersInvalidate)('ends the connection for a Send with Invalidate that it does not allow', async () => {
+    const { initiator, target } = await current().pair();
+    expect(initiator.queuePair.canPeerInvalidate).toBe(false);
+    const { tag } = initiator.advertise(initiator.arena.take(100), 'remote-write');
+    target.postSend(target.arena.take(10), undefined, tag);
+    await breachEnds({ initiator, target });
   });
 
   it('says of a message that revokes nothing that it does not', async () => {

@@ -25,6 +25,8 @@ export interface RdmaContractTraits {
   readonly endsWithoutReceive: boolean;
   /** At least so many ends hear of a breach of the rules as such; the others see no more than that the connection ends. */
   readonly endsThatHearOfBreaches: 0 | 2;
+  /** Whether a Send with Invalidate revokes; else it breaks the rules. */
+  readonly canPeersInvalidate: boolean;
   /** Whether a receive says which tag its message has revoked. */
   readonly saysInvalidated: boolean;
   /** Whether memory that is advertised for writing cannot be read. */
@@ -39,6 +41,7 @@ export interface RdmaContractTraits {
 export const ordinaryTraits: RdmaContractTraits = {
   endsWithoutReceive: true,
   endsThatHearOfBreaches: 2,
+  canPeersInvalidate: true,
   saysInvalidated: true,
   keepsReadersOut: true,
   keepsToReadDepths: true,

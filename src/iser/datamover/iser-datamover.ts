@@ -108,7 +108,8 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
       ird: this.options.ird,
       ord: this.options.ord,
       crc: this.options.crc,
-      privateData: encodeCmHeader(),
+      privateData: encodeCmHeader({ sendWithInvalidate: true }),
+      privateDataWithoutInvalidation: encodeCmHeader({ sendWithInvalidate: false }),
       receives,
     };
   }
@@ -201,6 +202,7 @@ export abstract class IserDatamover<W extends Work> implements QueuePairEvents {
     return this.#queuePair;
   }
 
+  /** Whether the target revokes with its status what the initiator has advertised for the command. */
   protected get isRemoteInvalidateOn(): boolean {
     return allowsRemoteInvalidate(this.queuePair.privateData);
   }

@@ -78,10 +78,11 @@ export function decodeIserHeader(message: Uint8Array): IserHeader {
 
 const cmHeader = layout(CM_HEADER_LENGTH, { noZeroBasedAddresses: bit(0, 7), noSendWithInvalidate: bit(0, 6) });
 
-/** Our private data: addresses are virtual ones, and a Send with Invalidate is welcome, since every command has tags of its own. */
-export function encodeCmHeader(): Uint8Array {
+/** Our private data: addresses are virtual ones; a Send with Invalidate is welcome where it works, since every command has tags of its own. */
+export function encodeCmHeader({ sendWithInvalidate }: { readonly sendWithInvalidate: boolean }): Uint8Array {
   const privateData = new Uint8Array(CM_HEADER_LENGTH);
   cmHeader.noZeroBasedAddresses.set(viewOf(privateData), true);
+  cmHeader.noSendWithInvalidate.set(viewOf(privateData), !sendWithInvalidate);
   return privateData;
 }
 

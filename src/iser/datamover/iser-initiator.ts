@@ -102,6 +102,10 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
     return 2 * this.options.maxCommands;
   }
 
+  protected override get isRemoteInvalidateOn(): boolean {
+    return this.queuePair.canPeerInvalidate && super.isRemoteInvalidateOn;
+  }
+
   protected override enableRole(parameters: DataParameters): void {
     this.#parameters = parameters;
   }

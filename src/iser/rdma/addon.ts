@@ -9,7 +9,7 @@ import { IserfsError } from '../../errors.ts';
 import type { ProviderName } from './provider.ts';
 
 /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-const INTERFACE_VERSION = 1;
+const INTERFACE_VERSION = 2;
 /** From `src/iser/rdma` and from `dist/iser/rdma` alike. */
 const ADDON_PATH = '../../../native/build/iserfs_rdma.node';
 const BUILD_HINT = 'Build it with `npm run build:native`.';
@@ -22,6 +22,7 @@ export interface AddonQueuePairOptions {
   readonly ord: number;
   readonly crc: boolean;
   readonly privateData: Uint8Array;
+  readonly privateDataWithoutInvalidation: Uint8Array | undefined;
   /** Four words each: id, arena, offset, length. */
   readonly receives: Uint32Array;
 }
@@ -37,6 +38,7 @@ export interface AddonFacts {
   readonly crc: boolean | undefined;
   /** `Protection` in `native/provider/provider.h`. */
   readonly protection: number;
+  readonly canPeerInvalidate: boolean;
   readonly privateData: Uint8Array;
 }
 

@@ -37,6 +37,7 @@ export interface QueuePairParts {
   readonly localAddress: string;
   readonly remoteAddress: string;
   readonly fabric: string;
+  readonly protection: 'tag' | 'region';
   readonly ird: number;
   readonly ord: number;
   readonly crc: boolean;
@@ -78,7 +79,8 @@ type State =
 
 export class MemoryQueuePair implements QueuePair {
   readonly device = 'memory';
-  readonly protection = 'tag';
+  readonly protection: 'tag' | 'region';
+  readonly canPeerInvalidate: boolean;
   readonly fabric: string;
   readonly localAddress: string;
   readonly remoteAddress: string;
@@ -103,6 +105,8 @@ export class MemoryQueuePair implements QueuePair {
 
   constructor(parts: QueuePairParts) {
     this.#parts = parts;
+    this.protection = parts.protection;
+    this.canPeerInvalidate = parts.protection === 'tag';
     this.fabric = parts.fabric;
     this.localAddress = parts.localAddress;
     this.remoteAddress = parts.remoteAddress;
@@ -228,8 +232,9 @@ export class MemoryQueuePair implements QueuePair {
     if (bytes.length > receive.bytes.length) {
       throw new ProtocolError(`a message of ${bytes.length} bytes where the receive has ${receive.bytes.length}`);
     }
-    if (invalidate !== undefined && !this.#advertised.delete(invalidate)) {
-      throw new ProtocolError(`a Send with Invalidate of tag 0x${invalidate.toString(16)}, which is not in force`);
+    if (invalidate !== undefined && !(this.canPeerInvalidate && this.#advertised.delete(invalidate))) {
+      const why = this.canPeerInvalidate ? 'is not in force' : 'the peer cannot revoke';
+      throw new ProtocolError(`a Send with Invalidate of tag 0x${invalidate.toString(16)}, which ${why}`);
     }
     this.#receives.shift();
     receive.bytes.set(bytes);

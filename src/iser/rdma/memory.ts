@@ -44,6 +44,8 @@ export interface MemoryProviderOptions {
   readonly completionDelayMs?: number;
   /** What the connections say that they are. */
   readonly fabric?: string;
+  /** `region`: like a device without memory windows, where the peer cannot revoke what is advertised to it. */
+  readonly protection?: 'tag' | 'region';
 }
 
 /** The test's hand on all connections of a pair. */
@@ -97,11 +99,14 @@ class MemoryNetwork implements RdmaWire {
   readonly #clock: Clock;
   readonly #latencyMs: number;
   readonly #fabric: string;
+  readonly #protection: 'tag' | 'region';
   readonly #listeners = new Map<string, Listening>();
   readonly #connections = new Set<MemoryConnection>();
   #nextPort = FIRST_FREE_PORT;
 
-  constructor({ clock = soonClock, latencyMs = 0, completionDelayMs = 0, fabric = 'memory' }: MemoryProviderOptions) {
+  constructor(options: MemoryProviderOptions) {
+    const { clock = soonClock, latencyMs = 0, completionDelayMs = 0, fabric = 'memory', protection = 'tag' } = options;
+    this.#protection = protection;
     this.#clock = clock;
     this.#latencyMs = latencyMs;
     this.#fabric = fabric;
@@ -195,7 +200,7 @@ class MemoryNetwork implements RdmaWire {
     let isAnswered = false;
     listening.onRequest({
       remoteAddress: near,
-      privateData: connecting.options.privateData,
+      privateData: this.#privateDataOf(connecting.options),
       accept: async (options, events) => {
         if (isAnswered) throw new TypeError('the connection request was answered before');
         for (const { bytes } of options.receives) listening.arenas.addressOf(bytes);
@@ -216,6 +221,10 @@ class MemoryNetwork implements RdmaWire {
     });
   }
 
+  #privateDataOf({ privateData, privateDataWithoutInvalidation = privateData }: QueuePairOptions): Uint8Array {
+    return this.#protection === 'region' ? privateDataWithoutInvalidation : privateData;
+  }
+
   #join(
     connecting: Connecting,
     near: string,
@@ -225,6 +234,7 @@ class MemoryNetwork implements RdmaWire {
   ): MemoryConnection {
     const common = {
       fabric: this.#fabric,
+      protection: this.#protection,
       crc: connecting.options.crc,
       completionDelayMs: () => this.completionDelayMs,
       schedule: (delayMs: number, callback: () => void) => {
@@ -244,7 +254,7 @@ class MemoryNetwork implements RdmaWire {
           remoteAddress: end === 'initiator' ? connecting.name : near,
           ird: Math.min(own.ird, peer.ord),
           ord: Math.min(own.ord, peer.ird),
-          peerPrivateData: peer.privateData.slice(),
+          peerPrivateData: this.#privateDataOf(peer).slice(),
           options: own,
           events: end === 'initiator' ? connecting.events : events,
           arenas: end === 'initiator' ? connecting.arenas : arenas,

@@ -91,10 +91,15 @@ export class NativeContext {
   }
 
   #addonOptions(options: QueuePairOptions): AddonQueuePairOptions {
-    const { sendDepth, receiveDepth, advertisementDepth, ird, ord, crc, privateData, receives } = options;
+    const { sendDepth, receiveDepth, advertisementDepth, ird, ord, crc, receives } = options;
+    const { privateData, privateDataWithoutInvalidation } = options;
     const words = receives.flatMap(({ id, bytes }) => [id, this.memory.idOf(bytes.buffer), bytes.byteOffset, bytes.byteLength]);
     if (receives.some(({ id }) => id !== id >>> 0)) throw new RangeError('the id is out of range');
-    return { sendDepth, receiveDepth, advertisementDepth, ird, ord, crc, privateData, receives: Uint32Array.from(words) };
+    return {
+      ...{ sendDepth, receiveDepth, advertisementDepth, ird, ord, crc },
+      ...{ privateData, privateDataWithoutInvalidation },
+      receives: Uint32Array.from(words),
+    };
   }
 
   #deliver(count: number, notices: readonly AddonNotice[] | undefined): void {

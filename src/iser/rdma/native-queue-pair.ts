@@ -24,6 +24,7 @@ export class NativeQueuePair implements QueuePair {
   readonly ord: number;
   readonly crc: boolean | undefined;
   readonly protection: Protection;
+  readonly canPeerInvalidate: boolean;
   readonly privateData: Uint8Array;
   readonly #addon: AddonContext;
   readonly #memory: NativeMemory;
@@ -55,6 +56,7 @@ export class NativeQueuePair implements QueuePair {
     this.ord = facts.ord;
     this.crc = facts.crc;
     this.protection = protections[facts.protection] ?? 'region';
+    this.canPeerInvalidate = facts.canPeerInvalidate;
     this.privateData = facts.privateData;
     this.#addon = addon;
     this.#memory = memory;

@@ -80,6 +80,8 @@ export interface QueuePair {
   /** Undefined where the fabric has its own check. */
   readonly crc: boolean | undefined;
   readonly protection: Protection;
+  /** Whether a Send with Invalidate of the peer revokes what is advertised to it. Where not, one may end the connection. */
+  readonly canPeerInvalidate: boolean;
   /** What the peer said when the connection was made; some fabrics pad it with zeros. */
   readonly privateData: Uint8Array;
 
@@ -121,6 +123,8 @@ export interface QueuePairOptions {
   /** iwarp: ask for CRC32C. A listener does what it is asked for. */
   readonly crc: boolean;
   readonly privateData: Uint8Array;
+  /** Instead, where the peer cannot revoke what is advertised to it: see `QueuePair.canPeerInvalidate`. Default: the same. */
+  readonly privateDataWithoutInvalidation?: Uint8Array | undefined;
   /** Posted before the peer's first message can arrive. */
   readonly receives: readonly PostedReceive[];
 }

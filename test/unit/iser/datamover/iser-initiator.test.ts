@@ -494,4 +494,10 @@ describe('what is shown of a connection', () => {
     await using ends = await InitiatorUnderTest.connect({ privateData });
     expect(ends.end.datamover.traits['remote invalidate']).toBe(shown);
   });
+
+  it('remote invalidation, where the device does not know it: the peer is told, and each region is taken back here', async () => {
+    await using ends = await InitiatorUnderTest.logIn({ providers: { protection: 'region' } });
+    expect(ends.peer.queuePair.privateData).toEqual(Uint8Array.of(0xc0, 0, 0, 0));
+    expect(ends.end.datamover.traits).toMatchObject({ 'remote invalidate': 'off', protection: 'memory region per command' });
+  });
 });

@@ -182,8 +182,9 @@ describe('a message', () => {
 });
 
 describe('private data', () => {
-  it('says that addresses are virtual and that Send with Invalidate is welcome', () => {
-    expect(encodeCmHeader()).toEqual(hex('80000000'));
+  it('says that addresses are virtual and whether Send with Invalidate is welcome', () => {
+    expect(encodeCmHeader({ sendWithInvalidate: true })).toEqual(hex('80000000'));
+    expect(encodeCmHeader({ sendWithInvalidate: false })).toEqual(hex('c0000000'));
   });
 
   test.each([

@@ -6,3 +6,9 @@ rdmaProviderContract(
   () => ({ ...createMemoryProviders(), endpoint: { host: '127.0.0.1', port: 0 } }),
   ordinaryTraits,
 );
+
+rdmaProviderContract(
+  'in one process, like a device without memory windows',
+  () => ({ ...createMemoryProviders({ protection: 'region' }), endpoint: { host: '127.0.0.1', port: 0 } }),
+  { ...ordinaryTraits, canPeersInvalidate: false },
+);
