@@ -79,6 +79,27 @@ RemoteAddress Advertisements::add(ibv_qp* queuePair, const Segment& segment, Acc
 
 bool Advertisements::isBinding(std::uint32_t tag) const { return std::find(binding_.begin(), binding_.end(), tag) != binding_.end(); }
 
+int Advertisements::revoke(std::uint32_t tag) {
+  auto taken = inForce_.extract(tag);
+  if (taken.empty()) return 0;
+  auto& [segment, region, window] = taken.mapped();
+  if (window != nullptr) {
+    if (const int error = ::ibv_dealloc_mw(window.get()); error != 0) {
+      stuck_.push_back(std::move(taken.mapped()));
+      return error;
+    }
+    static_cast<void>(window.release());
+  }
+  if (region != nullptr) {
+    if (const int error = domain_.device().library().deregMr(region.get()); error != 0) {
+      stuck_.push_back(std::move(taken.mapped()));
+      return error;
+    }
+    static_cast<void>(region.release());
+  }
+  return 0;
+}
+
 void Advertisements::invalidated(std::uint32_t tag) {
   const auto found = inForce_.find(tag);
   if (found == inForce_.end()) return;

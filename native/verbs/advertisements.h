@@ -30,8 +30,8 @@ class Advertisements {
   bool contains(std::uint32_t tag) const { return inForce_.contains(tag); }
   /** Whether its bind request has been posted and has not completed. */
   bool isBinding(std::uint32_t tag) const;
-  /** Takes it back. Ignores a tag that is not in force. */
-  void revoke(std::uint32_t tag) { inForce_.erase(tag); }
+  /** Takes it back. Ignores a tag that is not in force. The device's error, or 0: after one, the peer may still reach the memory. */
+  int revoke(std::uint32_t tag);
   /** The peer took it back. */
   void invalidated(std::uint32_t tag);
   /** The oldest bind request completed. */
@@ -52,6 +52,8 @@ class Advertisements {
   std::uint32_t depth_;
   std::unordered_map<std::uint32_t, Advertisement> inForce_;
   std::vector<Window> spare_;
+  /** What the device did not take back: it is tried once more when the connection has ended. */
+  std::vector<Advertisement> stuck_;
   std::deque<std::uint32_t> binding_;
 };
 

@@ -139,6 +139,7 @@ class Connection final : public CmHandler, public CompletionSource, public Queue
   void postToSendQueue(ibv_send_wr& request, std::uint32_t index);
   /** Owner's or loop thread. Throws std::system_error. */
   void postToReceiveQueue(std::uint32_t workRequestId, Segment segment);
+  void endWithMemory(std::string text);
   void deviceRefused(WorkQueue::Entry& entry, int error, std::string text);
 
   const std::shared_ptr<Engine> engine_;

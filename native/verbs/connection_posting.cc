@@ -210,13 +210,17 @@ void Connection::revoke(std::uint32_t tag) {
   if (!advertisements_ || !advertisements_->contains(tag)) return;
   // A window cannot be given back while it is being bound: the device would find it gone and end the connection.
   const auto isSettled = [&] { return !advertisements_ || !advertisements_->isBinding(tag); };
-  if (!bindCompleted_.wait_for(lock, bindTimeout, isSettled)) {
-    breakQueuePair();
-    engine_->loop().post([weak = weak_from_this()] {
-      if (const auto connection = weak.lock()) connection->fail({FailureCode::reset, "a memory window could not be taken back while it was bound"});
-    });
-  }
-  if (advertisements_) advertisements_->revoke(tag);
+  if (!bindCompleted_.wait_for(lock, bindTimeout, isSettled)) endWithMemory("a memory window could not be taken back while it was bound");
+  const int error = advertisements_ ? advertisements_->revoke(tag) : 0;
+  if (error != 0) endWithMemory("the device does not take memory back from the peer: " + errorText(error));
+}
+
+/** The peer may still have access to memory that it must not have any more: from now on nothing of its reaches any. */
+void Connection::endWithMemory(std::string text) {
+  breakQueuePair();
+  engine_->loop().post([weak = weak_from_this(), text = std::move(text)] {
+    if (const auto connection = weak.lock()) connection->fail({FailureCode::reset, text});
+  });
 }
 
 void Connection::close(CloseMode mode) {
