@@ -12,6 +12,8 @@ export interface Combination extends Title {
   readonly setUp: () => Promise<Omit<Peers, 'guest'>>;
   /** Steps that cannot be, with the reason. */
   readonly notApplicable?: Readonly<Partial<Record<StepName, string>>>;
+  /** What is to be known of a step that passes. */
+  readonly remarks?: Readonly<Partial<Record<StepName, string>>>;
 }
 
 /** The tests of a file: they share a guest, and run one after the other. */
@@ -26,10 +28,10 @@ export class Recorder {
     afterAll(() => writePart(inject('outcomeFolder'), name, { order, rows: this.#rows, checks: this.#checks }));
   }
 
-  combination({ path, initiator, target, setUp, notApplicable = {} }: Combination): void {
+  combination({ path, initiator, target, setUp, notApplicable = {}, remarks = {} }: Combination): void {
     // Whatever is not reached has failed.
     const outcomes = Object.fromEntries(stepNames.map((step) => [step, 'fail'])) as Record<StepName, Outcome>;
-    this.#rows.push({ path, initiator, target, outcomes });
+    this.#rows.push({ path, initiator, target, outcomes, remarks });
     describe(`${path}: ${initiator} with ${target}`, () => {
       let peers: Peers | undefined;
       let run: Run | undefined;

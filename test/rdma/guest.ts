@@ -22,7 +22,7 @@ export interface BootOptions {
 }
 
 const agentPort = 7;
-const bootWithinMs = 60_000;
+const bootWithinMs = 120_000;
 
 export class Guest implements Machine, AsyncDisposable {
   /** The command line, there. */
@@ -74,7 +74,7 @@ export class Guest implements Machine, AsyncDisposable {
     }
   }
 
-  run(script: string, { timeoutMs = 30_000 }: ScriptOptions = {}): Promise<ScriptOutcome> {
+  run(script: string, { timeoutMs = 120_000 }: ScriptOptions = {}): Promise<ScriptOutcome> {
     const [host, port] = this.portal(agentPort).split(':');
     return new Promise((resolve, reject) => {
       const text = Buffer.from(`${script}\n`);

@@ -19,6 +19,7 @@ export interface Title {
 
 export interface Row extends Title {
   readonly outcomes: Readonly<Record<StepName, Outcome>>;
+  readonly remarks: Readonly<Partial<Record<StepName, string>>>;
 }
 
 /** Other tests that run in the guest. */
@@ -47,21 +48,23 @@ export function readParts(folder: string): Part[] {
 /** Markdown. */
 export function renderOutcome(parts: readonly Part[], versions: Readonly<Record<string, string>>): string {
   const notes: string[] = [];
-  const cell = (outcome: Outcome) => {
-    if (!outcome.startsWith('n/a: ')) return outcome;
-    const reason = outcome.slice('n/a: '.length);
-    if (!notes.includes(reason)) notes.push(reason);
-    return `n/a [${notes.indexOf(reason) + 1}]`;
+  const noted = (text: string, note: string) => {
+    if (!notes.includes(note)) notes.push(note);
+    return `${text} [${notes.indexOf(note) + 1}]`;
+  };
+  const cell = (outcome: Outcome, remark?: string) => {
+    if (outcome.startsWith('n/a: ')) return noted('n/a', outcome.slice('n/a: '.length));
+    return outcome === 'pass' && remark !== undefined ? noted(outcome, remark) : outcome;
   };
   const rows = parts.flatMap((part) => part.rows);
   const table = [
     ['RDMA', 'Initiator', 'Target', ...stepNames],
     ['RDMA', 'Initiator', 'Target', ...stepNames].map(() => '---'),
-    ...rows.map(({ path, initiator, target, outcomes }) => [
+    ...rows.map(({ path, initiator, target, outcomes, remarks }) => [
       path,
       initiator,
       target,
-      ...stepNames.map((name) => cell(outcomes[name])),
+      ...stepNames.map((name) => cell(outcomes[name], remarks[name])),
     ]),
   ];
   const checks = [

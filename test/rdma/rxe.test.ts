@@ -8,7 +8,7 @@ import { Guest } from './guest.ts';
 import { KernelInitiator } from './initiators/kernel.ts';
 import { LibiscsiInitiator } from './initiators/libiscsi.ts';
 import { inGuest, MountInitiator } from './initiators/mount.ts';
-import { libiscsiLimits } from './limits.ts';
+import { libiscsi } from './limits.ts';
 import { Embedded } from './targets/embedded.ts';
 import { Lio } from './targets/lio.ts';
 import { Tgtd } from './targets/tgtd.ts';
@@ -55,7 +55,7 @@ recorder.combination({
   path,
   initiator: 'libiscsi',
   target: 'iserfs',
-  notApplicable: libiscsiLimits,
+  ...libiscsi,
   setUp: async () => ({
     target: await Embedded.start(guest, 'verbs'),
     initiator: await LibiscsiInitiator.start(guest, fabricAddress),

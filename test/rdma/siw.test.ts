@@ -11,7 +11,7 @@ import { Guest } from './guest.ts';
 import { KernelInitiator } from './initiators/kernel.ts';
 import { LibiscsiInitiator } from './initiators/libiscsi.ts';
 import { inGuest, MountInitiator } from './initiators/mount.ts';
-import { libiscsiLimits } from './limits.ts';
+import { libiscsi } from './limits.ts';
 import { Embedded } from './targets/embedded.ts';
 import { Lio } from './targets/lio.ts';
 import { Tgtd } from './targets/tgtd.ts';
@@ -61,7 +61,7 @@ for (const [path, transport] of [
     path,
     initiator: 'libiscsi',
     target: 'iserfs',
-    notApplicable: libiscsiLimits,
+    ...libiscsi,
     setUp: async () => ({
       target: await Embedded.start(guest, transport),
       initiator: await LibiscsiInitiator.start(guest, fabricAddress),

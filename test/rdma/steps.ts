@@ -125,8 +125,7 @@ export class Run implements AsyncDisposable {
     const { initiator, target } = this.#peers;
     const reference = join(initiator.folder, 'reference');
     await this.#attached.copyOut(reference);
-    const writes = await this.#attached.endlessWrites?.(reference);
-    if (writes === undefined) throw new Error(`${initiator.label} does not survive the loss of a connection`);
+    const writes = await this.#attached.endlessWrites(reference);
     try {
       await writes.goOn();
       for (const _ of ['once', 'once more']) {

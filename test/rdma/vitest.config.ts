@@ -5,11 +5,12 @@ export default defineConfig({
   test: {
     name: 'rdma',
     include: ['**/test/rdma/*.test.ts'],
-    reporters: ['default'],
+    // Line by line: it takes minutes.
+    reporters: ['verbose'],
     pool: 'forks',
     // Each file has a guest, which is busy on one processor most of the time.
     maxWorkers: 2,
-    testTimeout: 300_000,
+    testTimeout: 600_000,
     hookTimeout: 240_000,
     globalSetup: ['test/rdma/global-setup.ts'],
   },

@@ -21,8 +21,8 @@ export interface Disk extends AsyncDisposable {
   copyOut(file: string): Promise<void>;
   /** Writes random ranges, and the same bytes to `reference`. */
   writeRandomly(reference: string): Promise<void>;
-  /** Undefined where a lost connection is the end. */
-  readonly endlessWrites?: (reference: string) => Promise<EndlessWrites>;
+  /** Also writes the same bytes to `reference`. A lost connection must not show in what is written. */
+  endlessWrites(reference: string): Promise<EndlessWrites>;
   makeFileSystem(): Promise<void>;
   /** Throws unless there is a file system without faults. */
   checkFileSystem(): Promise<void>;
@@ -43,9 +43,9 @@ export interface Initiator {
 
 export type { Access };
 
-const rdmaFolder = join(projectRoot, 'test', 'rdma');
+export const rdmaFolder = join(projectRoot, 'test', 'rdma');
 const operations = 160;
-const minute = 60_000;
+const longMs = 240_000;
 
 /** A LUN that is a file or a block device. */
 export class PathDisk implements Disk {
@@ -62,52 +62,66 @@ export class PathDisk implements Disk {
   }
 
   async copyOut(file: string): Promise<void> {
-    await this.#machine.checked(`dd if=${this.#path} of=${file} bs=1M status=none`, { timeoutMs: minute });
+    await this.#machine.checked(`dd if=${this.#path} of=${file} bs=1M status=none`);
   }
 
   async writeRandomly(reference: string): Promise<void> {
     const program = join(rdmaFolder, 'random-writes.mjs');
-    await this.#machine.checked(`node ${program} ${this.#path} ${reference} ${operations}`, { timeoutMs: 2 * minute });
+    await this.#machine.checked(`node ${program} ${this.#path} ${reference} ${operations}`, { timeoutMs: longMs });
   }
 
-  async endlessWrites(reference: string): Promise<EndlessWrites> {
-    const [progress, stop, log, status] = ['progress', 'stop', 'writes.log', 'writes.status'].map((name) =>
-      join(this.#folder, name),
+  endlessWrites(reference: string): Promise<EndlessWrites> {
+    return startEndlessWrites(
+      this.#machine,
+      this.#folder,
+      ({ progress, stop }) => `node ${join(rdmaFolder, 'endless-writes.mjs')} ${this.#path} ${reference} ${progress} ${stop}`,
     );
-    const program = join(rdmaFolder, 'endless-writes.mjs');
-    const ended = `ended=$(<${status}); echo "writing ended: exit status $ended"; cat ${log}; exit $ended`;
-    await this.#machine.checked(`
-      rm -f ${stop} ${status}
-      echo 0 >${progress}
-      (node ${program} ${this.#path} ${reference} ${progress} ${stop}; echo $? >${status}) >${log} 2>&1 &`);
-    return {
-      goOn: async () => {
-        await this.#machine.checked(
-          `enough=$(($(<${progress}) + 24))
-           while [ $(<${progress}) -lt $enough ]; do
-             if [ -e ${status} ]; then ${ended}; fi
-             sleep 0.1
-           done`,
-          { timeoutMs: 2 * minute },
-        );
-      },
-      stop: async () => {
-        await this.#machine.checked(`touch ${stop}; until [ -s ${status} ]; do sleep 0.1; done; ${ended}`, {
-          timeoutMs: 2 * minute,
-        });
-      },
-    };
   }
 
   async makeFileSystem(): Promise<void> {
-    await this.#machine.checked(`mkfs.ext4 -q -F -E nodiscard ${this.#path} && sync ${this.#path}`, { timeoutMs: 2 * minute });
+    await this.#machine.checked(`mkfs.ext4 -q -F -E nodiscard ${this.#path} && sync ${this.#path}`, { timeoutMs: longMs });
   }
 
   async checkFileSystem(): Promise<void> {
-    await this.#machine.checked(`e2fsck -f -n ${this.#path}`, { timeoutMs: minute });
+    await this.#machine.checked(`e2fsck -f -n ${this.#path}`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#detach();
   }
+}
+
+/**
+ * Starts a program that writes until there is a file called `stop`, and counts in the file `progress` the writes that the target has
+ * for certain. `command`: the program with its arguments, for a shell.
+ */
+export async function startEndlessWrites(
+  machine: Machine,
+  folder: string,
+  command: (files: { readonly progress: string; readonly stop: string }) => string,
+): Promise<EndlessWrites> {
+  const at = (name: string) => join(folder, name);
+  const [progress, stop, log, status] = [at('progress'), at('stop'), at('writes.log'), at('writes.status')];
+  const ended = `ended=$(<${status}); echo "writing ended: exit status $ended"; cat ${log}; exit $ended`;
+  await machine.checked(`
+    rm -f ${stop} ${status}
+    echo 0 >${progress}
+    (${command({ progress, stop })}; echo $? >${status}) >${log} 2>&1 &`);
+  return {
+    goOn: async () => {
+      await machine.checked(
+        `enough=$(($(<${progress}) + 24))
+         while [ $(<${progress}) -lt $enough ]; do
+           if [ -e ${status} ]; then ${ended}; fi
+           sleep 0.1
+         done`,
+        { timeoutMs: longMs },
+      );
+    },
+    stop: async () => {
+      await machine.checked(`touch ${stop}; until [ -s ${status} ]; do sleep 0.1; done; ${ended}`, {
+        timeoutMs: longMs,
+      });
+    },
+  };
 }

@@ -39,8 +39,8 @@ export class KernelInitiator implements Initiator {
     const node = `iscsiadm -m node -T ${offer.name} -p ${portal}`;
     const settings = [
       '-n node.session.initial_login_retry_max -v 1',
-      '-n node.conn[0].timeo.login_timeout -v 10',
-      '-n node.session.timeo.replacement_timeout -v 60',
+      '-n node.conn[0].timeo.login_timeout -v 30',
+      '-n node.session.timeo.replacement_timeout -v 120',
       ...(secret === undefined
         ? []
         : [
@@ -54,14 +54,14 @@ export class KernelInitiator implements Initiator {
        ${node} -I ${this.#interface} -o new
        ${node} -o update ${settings.join(' ')}
        ${node} --login || { ${node} -o delete; exit 1; }`,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 180_000 },
     );
     const detach = async () => {
-      await this.machine.checked(`${node} --logout && ${node} -o delete`, { timeoutMs: 60_000 });
+      await this.machine.checked(`${node} --logout && ${node} -o delete`, { timeoutMs: 180_000 });
     };
     try {
       const path = await this.machine.checked(`
-        for attempt in $(seq 100); do
+        for attempt in $(seq 300); do
           for link in /sys/class/iscsi_session/*; do
             [ "$(cat $link/targetname)" = ${offer.name} ] || continue
             for disk in $link/device/target*/*:${offer.lun}/block/*; do

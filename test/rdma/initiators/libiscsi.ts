@@ -6,17 +6,18 @@
  * connection that was lost.
  */
 
+import { join } from 'node:path';
 import { SeededRandom } from '../../support/seeded-random.ts';
 import { lunSize } from '../fabric.ts';
 import type { Guest } from '../guest.ts';
 import { initiatorName, type Offer } from '../targets/target.ts';
-import type { Disk, Initiator } from './disk.ts';
+import { type Disk, type EndlessWrites, type Initiator, rdmaFolder, startEndlessWrites } from './disk.ts';
 
 const folder = '/tmp/libiscsi';
 const longestTransfer = 128 * 1024;
 const operations = 200;
 const seed = 1;
-const minute = 60_000;
+const longMs = 240_000;
 
 export class LibiscsiInitiator implements Initiator {
   readonly label = 'libiscsi';
@@ -73,7 +74,7 @@ class LibiscsiDisk implements Disk {
   }
 
   async copyOut(file: string): Promise<void> {
-    await this.#guest.checked(`qemu-img convert -O raw --image-opts ${this.#image} ${file}`, { timeoutMs: minute });
+    await this.#guest.checked(`qemu-img convert -O raw --image-opts ${this.#image} ${file}`);
   }
 
   async writeRandomly(reference: string): Promise<void> {
@@ -83,11 +84,21 @@ class LibiscsiDisk implements Disk {
       `cat >${folder}/commands <<'END'\n${commands}\nEND
        qemu-io --image-opts ${this.#image} <${folder}/commands 2>&1 | tee ${folder}/random.log
        qemu-io -f raw ${reference} <${folder}/commands >${folder}/reference.log`,
-      { timeoutMs: 2 * minute },
+      { timeoutMs: longMs },
     );
     if (/fail|error/i.test(output)) throw new Error(output);
     const [done, asked] = [count(output, /wrote \d/g), count(commands, /write /g)];
     if (done !== asked) throw new Error(`${done} of ${asked} writes\n${output}`);
+  }
+
+  /** Session by session, because none comes back from a lost connection: the next one has to. */
+  endlessWrites(reference: string): Promise<EndlessWrites> {
+    const program = join(rdmaFolder, 'endless-sessions.sh');
+    return startEndlessWrites(
+      this.#guest,
+      folder,
+      ({ progress, stop }) => `${program} ${this.#image} ${reference} ${lunSize} ${progress} ${stop}`,
+    );
   }
 
   /** Made in a file, which is then written to the LUN as a whole. */
@@ -100,7 +111,6 @@ class LibiscsiDisk implements Disk {
        mkfs.ext4 -q -F ${file}
        qemu-img convert -n -S 0 -f raw --target-image-opts ${file} ${this.#image}
        rm ${file}`,
-      { timeoutMs: minute },
     );
   }
 

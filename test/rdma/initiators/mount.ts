@@ -47,7 +47,7 @@ export class MountInitiator implements Initiator {
   async discover(offer: Offer): Promise<string> {
     const { machine, cliPath } = this.#place;
     const options = this.#options().join(' ');
-    return await machine.checked(`node ${cliPath} discover ${this.#portal(offer)} ${options}`, { timeoutMs: 60_000 });
+    return await machine.checked(`node ${cliPath} discover ${this.#portal(offer)} ${options}`, { timeoutMs: 180_000 });
   }
 
   async attach(offer: Offer, secret?: string): Promise<Disk> {
@@ -84,7 +84,7 @@ export class MountInitiator implements Initiator {
 
   #options(): string[] {
     // An emulated machine may be slow; a login that hangs takes longer than this in any case.
-    return ['--transport', this.#transport, '--initiator-name', initiatorName, '--login-timeout', '20s'];
+    return ['--transport', this.#transport, '--initiator-name', initiatorName, '--login-timeout', '40s'];
   }
 }
 
@@ -110,7 +110,7 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
            fusermount3 -u -z ${mountpoint}
            echo 'the mount did not stop'
            exit 1`,
-          { timeoutMs: 60_000 },
+          { timeoutMs: 180_000 },
         );
       };
       const { status, output } = await guest.run(
@@ -123,7 +123,7 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
            sleep 0.1
          done
          head -c 1 ${mountpoint}/status >/dev/null`,
-        { timeoutMs: 90_000 },
+        { timeoutMs: 180_000 },
       );
       if (status === 0) return { mountpoint, stop };
       await stop().catch(() => {}); // it has ended, most likely

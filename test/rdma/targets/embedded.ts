@@ -65,7 +65,7 @@ export class Embedded implements TestTarget {
          kill -0 $pid || { cat ${log}; exit 1; }
          sleep 0.2
        done`,
-      { timeoutMs: 90_000 },
+      { timeoutMs: 180_000 },
     );
   }
 

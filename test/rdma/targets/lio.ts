@@ -27,7 +27,7 @@ export class Lio implements TestTarget {
 
   static async start(guest: Guest, fabric: Fabric): Promise<Lio> {
     const lio = new Lio(guest, fabric);
-    await guest.checked(lio.#startScript(), { timeoutMs: 60_000 });
+    await guest.checked(lio.#startScript(), { timeoutMs: 180_000 });
     return lio;
   }
 

@@ -26,7 +26,7 @@ export class Tgtd implements TestTarget {
   static async start(guest: Guest): Promise<Tgtd> {
     const tgtd = new Tgtd(guest);
     await guest.checked(`head -c ${lunSize} /dev/urandom >${tgtd.backing}`);
-    await guest.checked(tgtd.#startScript(), { timeoutMs: 60_000 });
+    await guest.checked(tgtd.#startScript(), { timeoutMs: 180_000 });
     return tgtd;
   }
 
@@ -40,7 +40,7 @@ export class Tgtd implements TestTarget {
       `pkill -KILL -x tgtd
        while pidof tgtd >/dev/null; do sleep 0.1; done
        ${this.#startScript()}`,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 180_000 },
     );
   }
 
@@ -64,7 +64,7 @@ export class Tgtd implements TestTarget {
     return `
       set -e
       tgtd --iser pool_sz_mb=64 --iscsi portal=0.0.0.0:${Tgtd.tcpPort} >>${logFile} 2>&1
-      for attempt in $(seq 100); do tgtadm --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
+      for attempt in $(seq 300); do tgtadm --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
       ${targets.join('\n')}
       ${administer} --mode account --op new --user ${account.user} --password ${account.secret}
       ${administer} --mode account --op bind --tid 2 --user ${account.user}`;
