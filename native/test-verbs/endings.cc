@@ -129,7 +129,8 @@ TEST_CASE("an address that no device leads to is unreachable, in words") {
   const auto none = connectTo(*provider, {"203.0.113.7", 3260}, 5'000)->waitClosed();
   MESSAGE(none.text);
   CHECK(none.code == FailureCode::unreachable);
-  CHECK(none.text.find("no RDMA device") != std::string::npos);
+  // Without a route it does not come to the question of a device.
+  CHECK(none.text.find("no RDMA ") == 0);
   CHECK(Clock::now() - begin < 1s);
   const auto name = connectTo(*provider, {"no.such.name", 3260}, 5'000)->waitClosed();
   CHECK(name.code == FailureCode::badAddress);
