@@ -28,14 +28,14 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('carries private data in both directions', async () => {
-    const bench = current();
-    const target = bench.newTarget();
+    const fixture = current();
+    const target = fixture.newTarget();
     let asked: Uint8Array | undefined;
-    const { endpoint } = await bench.listen((request) => {
+    const { endpoint } = await fixture.listen((request) => {
       asked = request.privateData;
-      void bench.accept(request, target, { privateData: bytes('pong') });
+      void fixture.accept(request, target, { privateData: bytes('pong') });
     });
-    const initiator = await bench.connect(endpoint, bench.newInitiator(), { privateData: bytes('ping') });
+    const initiator = await fixture.connect(endpoint, fixture.newInitiator(), { privateData: bytes('ping') });
     expect(asked?.slice(0, 4)).toEqual(bytes('ping'));
     expect(initiator.queuePair.privateData.slice(0, 4)).toEqual(bytes('pong'));
     // Some fabrics pad it, with zeros.
@@ -43,15 +43,15 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('says what there is to say for where the peer cannot revoke, where it cannot', async () => {
-    const bench = current();
-    const target = bench.newTarget();
+    const fixture = current();
+    const target = fixture.newTarget();
     const data = (name: string) => ({ privateData: bytes(name), privateDataWithoutInvalidation: bytes(`no ${name}`) });
     let asked: Uint8Array | undefined;
-    const { endpoint } = await bench.listen((request) => {
+    const { endpoint } = await fixture.listen((request) => {
       asked = request.privateData;
-      void bench.accept(request, target, data('pong'));
+      void fixture.accept(request, target, data('pong'));
     });
-    const initiator = await bench.connect(endpoint, bench.newInitiator(), data('ping'));
+    const initiator = await fixture.connect(endpoint, fixture.newInitiator(), data('ping'));
     const begins = (data: Uint8Array | undefined, text: string) => expect(data?.slice(0, text.length)).toEqual(bytes(text));
     begins(asked, initiator.queuePair.canPeerInvalidate ? 'ping' : 'no ping');
     begins(initiator.queuePair.privateData, target.queuePair.canPeerInvalidate ? 'pong' : 'no pong');
@@ -60,14 +60,14 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('names the address of who wants to connect', async () => {
-    const bench = current();
-    const target = bench.newTarget();
+    const fixture = current();
+    const target = fixture.newTarget();
     let from: string | undefined;
-    const { endpoint } = await bench.listen((request) => {
+    const { endpoint } = await fixture.listen((request) => {
       from = request.remoteAddress;
-      void bench.accept(request, target);
+      void fixture.accept(request, target);
     });
-    const initiator = await bench.connect(endpoint, bench.newInitiator());
+    const initiator = await fixture.connect(endpoint, fixture.newInitiator());
     expect(from).toBe(initiator.queuePair.localAddress);
   });
 
@@ -80,56 +80,56 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('rejects with unreachable where nobody listens', async () => {
-    const bench = current();
-    const listener = await bench.listen(() => {});
+    const fixture = current();
+    const listener = await fixture.listen(() => {});
     await listener.close();
-    const error = await failureOf(bench.connect(listener.endpoint, bench.newInitiator()));
+    const error = await failureOf(fixture.connect(listener.endpoint, fixture.newInitiator()));
     expect(error.code).toBe('unreachable');
     expect(error.message).toContain(`cannot connect to ${formatPortal(listener.endpoint)}: `);
   });
 
   it('rejects with unreachable where the listener does not want it', async () => {
-    const bench = current();
-    const { endpoint } = await bench.listen((request) => request.reject());
-    expect((await failureOf(bench.connect(endpoint, bench.newInitiator()))).code).toBe('unreachable');
+    const fixture = current();
+    const { endpoint } = await fixture.listen((request) => request.reject());
+    expect((await failureOf(fixture.connect(endpoint, fixture.newInitiator()))).code).toBe('unreachable');
   });
 
   it('rejects with unreachable where the answer does not come in time', async () => {
-    const bench = current();
+    const fixture = current();
     const requests: ConnectionRequest[] = [];
-    const { endpoint } = await bench.listen((request) => requests.push(request));
-    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { timeoutMs: 150 }));
+    const { endpoint } = await fixture.listen((request) => requests.push(request));
+    const error = await failureOf(fixture.connect(endpoint, fixture.newInitiator(), { timeoutMs: 150 }));
     expect(error.code).toBe('unreachable');
     expect(error.message).toContain('timed out');
   });
 
   it('rejects with aborted where the signal was aborted before', async () => {
-    const bench = current();
-    const { endpoint } = await bench.listen((request) => request.reject());
-    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { signal: AbortSignal.abort() }));
+    const fixture = current();
+    const { endpoint } = await fixture.listen((request) => request.reject());
+    const error = await failureOf(fixture.connect(endpoint, fixture.newInitiator(), { signal: AbortSignal.abort() }));
     expect(error.code).toBe('aborted');
   });
 
   it('rejects with aborted when the signal is aborted while the listener makes up its mind', async () => {
-    const bench = current();
+    const fixture = current();
     const controller = new AbortController();
-    const { endpoint } = await bench.listen(() => controller.abort());
-    const error = await failureOf(bench.connect(endpoint, bench.newInitiator(), { signal: controller.signal }));
+    const { endpoint } = await fixture.listen(() => controller.abort());
+    const error = await failureOf(fixture.connect(endpoint, fixture.newInitiator(), { signal: controller.signal }));
     expect(error.code).toBe('aborted');
   });
 
   it('frees the posted receives of a connection that does not come about', async () => {
-    const bench = current();
-    const end = bench.newInitiator();
+    const fixture = current();
+    const end = fixture.newInitiator();
     const receives = end.receives(4, 4096);
-    const { endpoint } = await bench.listen((request) => request.reject());
-    await failureOf(bench.connect(endpoint, end, { receives }));
-    const target = bench.newTarget();
+    const { endpoint } = await fixture.listen((request) => request.reject());
+    await failureOf(fixture.connect(endpoint, end, { receives }));
+    const target = fixture.newTarget();
     let accepted: Promise<unknown> | undefined;
-    const second = await bench.listen((request) => {
-      accepted = bench.accept(request, target);
+    const second = await fixture.listen((request) => {
+      accepted = fixture.accept(request, target);
     });
-    await bench.connect(second.endpoint, end, { receives });
+    await fixture.connect(second.endpoint, end, { receives });
     await accepted;
     const sent = target.postSend(target.arena.take(100, 7));
     expect((await target.completion(sent)).status).toBe('success');
@@ -138,17 +138,17 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('calls no events of an accepted connection that does not come about', async () => {
-    const bench = current();
+    const fixture = current();
     let seen: ((request: ConnectionRequest) => void) | undefined;
     const asked = new Promise<ConnectionRequest>((resolve) => {
       seen = resolve;
     });
-    const { endpoint } = await bench.listen((request) => seen?.(request));
-    const refused = failureOf(bench.connect(endpoint, bench.newInitiator(), { timeoutMs: 150 }));
+    const { endpoint } = await fixture.listen((request) => seen?.(request));
+    const refused = failureOf(fixture.connect(endpoint, fixture.newInitiator(), { timeoutMs: 150 }));
     const request = await asked;
     await refused;
-    const late = bench.newTarget();
-    const accepted = await bench.accept(request, late, { receives: late.receives(2, 4096) }).catch(() => undefined);
+    const late = fixture.newTarget();
+    const accepted = await fixture.accept(request, late, { receives: late.receives(2, 4096) }).catch(() => undefined);
     // Where the end of the other side was on its way still, there is a connection, which ends.
     if (accepted === undefined) {
       expect(late.completions).toEqual([]);
@@ -160,15 +160,15 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('takes one answer to a request', async () => {
-    const bench = current();
-    const target = bench.newTarget();
-    const spare = bench.newTarget();
+    const fixture = current();
+    const target = fixture.newTarget();
+    const spare = fixture.newTarget();
     let second: Promise<unknown> | undefined;
-    const { endpoint } = await bench.listen((request) => {
-      void bench.accept(request, target);
-      second = bench.accept(request, spare).catch((error: unknown) => error);
+    const { endpoint } = await fixture.listen((request) => {
+      void fixture.accept(request, target);
+      second = fixture.accept(request, spare).catch((error: unknown) => error);
     });
-    const initiator = await bench.connect(endpoint, bench.newInitiator());
+    const initiator = await fixture.connect(endpoint, fixture.newInitiator());
     expect(await second).toBeInstanceOf(Error);
     expect(initiator.isClosed).toBe(false);
   });
@@ -197,18 +197,18 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('keeps many connections apart', async () => {
-    const bench = current();
+    const fixture = current();
     const targets: RdmaEnd[] = [];
     const accepted: Promise<unknown>[] = [];
-    const { endpoint } = await bench.listen((request) => {
-      const target = bench.newTarget();
+    const { endpoint } = await fixture.listen((request) => {
+      const target = fixture.newTarget();
       targets.push(target);
-      accepted.push(bench.accept(request, target, { receives: target.receives(1, 64) }));
+      accepted.push(fixture.accept(request, target, { receives: target.receives(1, 64) }));
     });
     const initiators = await Promise.all(
       Array.from({ length: traits.connections }, (_, index) => {
-        const end = bench.newInitiator();
-        return bench.connect(endpoint, end, { receives: end.receives(1, 64), privateData: Uint8Array.of(index) });
+        const end = fixture.newInitiator();
+        return fixture.connect(endpoint, end, { receives: end.receives(1, 64), privateData: Uint8Array.of(index) });
       }),
     );
     await Promise.all(accepted);
@@ -224,10 +224,10 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
   });
 
   it('refuses receives that are not in memory of its own', async () => {
-    const bench = current();
-    const { endpoint } = await bench.listen((request) => request.reject());
+    const fixture = current();
+    const { endpoint } = await fixture.listen((request) => request.reject());
     const receives = [{ id: 1, bytes: new Uint8Array(64) }];
-    await expect(bench.connect(endpoint, bench.newInitiator(), { receives })).rejects.toThrow(TypeError);
+    await expect(fixture.connect(endpoint, fixture.newInitiator(), { receives })).rejects.toThrow(TypeError);
   });
 };
 

@@ -3,8 +3,8 @@
 import { expect, it } from 'vitest';
 import type { RemoteMemory } from '../../src/iser/rdma/provider.ts';
 import { assertSameBytes, offsetPattern } from '../support/pattern.ts';
-import { endsForBreach, type RdmaPair } from '../support/rdma-bench.ts';
 import type { RdmaEnd } from '../support/rdma-end.ts';
+import { endsForBreach, type RdmaPair } from '../support/rdma-fixture.ts';
 import type { RdmaContractPart } from './rdma-provider.ts';
 
 const MIB = 1024 * 1024;

@@ -2,8 +2,8 @@
 
 import { expect, it } from 'vitest';
 import { assertSameBytes, offsetPattern } from '../support/pattern.ts';
-import { endsForBreach, RECEIVE_LENGTH } from '../support/rdma-bench.ts';
 import type { RdmaEnd } from '../support/rdma-end.ts';
+import { endsForBreach, RECEIVE_LENGTH } from '../support/rdma-fixture.ts';
 import type { RdmaContractPart } from './rdma-provider.ts';
 
 export const messagesContract: RdmaContractPart = (current, traits) => {
@@ -61,15 +61,15 @@ export const messagesContract: RdmaContractPart = (current, traits) => {
   });
 
   it('has the receives of the options ready for a message that is sent at once', async () => {
-    const bench = current();
-    const target = bench.newTarget();
-    const { endpoint } = await bench.listen((request) => {
-      void bench
+    const fixture = current();
+    const target = fixture.newTarget();
+    const { endpoint } = await fixture.listen((request) => {
+      void fixture
         .accept(request, target, { receives: target.receives(1, 64) })
         .then(() => target.postSend(target.arena.take(8, 2)));
     });
-    const initiator = bench.newInitiator();
-    await bench.connect(endpoint, initiator, { receives: initiator.receives(1, 64) });
+    const initiator = fixture.newInitiator();
+    await fixture.connect(endpoint, initiator, { receives: initiator.receives(1, 64) });
     // A completion before the queue pair is one of the faults that an end looks for.
     initiator.postSend(initiator.arena.take(9, 1));
     await initiator.until(() => initiator.completions.some(({ opcode }) => opcode === 'receive'), 'the message of the target');

@@ -6,7 +6,7 @@
 import { afterEach, beforeEach, describe, expect } from 'vitest';
 import type { Endpoint } from '../../src/iser/datamover/datamover.ts';
 import type { RdmaProvider } from '../../src/iser/rdma/provider.ts';
-import { RdmaBench } from '../support/rdma-bench.ts';
+import { RdmaFixture } from '../support/rdma-fixture.ts';
 import { connectingContract } from './rdma-provider-connecting.ts';
 import { endingContract } from './rdma-provider-ending.ts';
 import { memoryContract } from './rdma-provider-memory.ts';
@@ -48,25 +48,25 @@ export const ordinaryTraits: RdmaContractTraits = {
   connections: 24,
 };
 
-/** `current` answers the bench of the test that runs. */
-export type RdmaContractPart = (current: () => RdmaBench, traits: RdmaContractTraits) => void;
+/** `current` answers the fixture of the test that runs. */
+export type RdmaContractPart = (current: () => RdmaFixture, traits: RdmaContractTraits) => void;
 
 export function rdmaProviderContract(name: string, open: () => RdmaContractSetting, traits: RdmaContractTraits): void {
   describe(`RDMA provider: ${name}`, () => {
-    let bench: RdmaBench | undefined;
+    let fixture: RdmaFixture | undefined;
 
     beforeEach(() => {
       const { initiator, target, endpoint } = open();
-      bench = new RdmaBench(initiator, target, endpoint);
+      fixture = new RdmaFixture(initiator, target, endpoint);
     });
 
     afterEach(async () => {
-      expect(await bench?.end()).toEqual([]);
+      expect(await fixture?.end()).toEqual([]);
     });
 
     const current = () => {
-      if (bench === undefined) throw new Error('there is no test');
-      return bench;
+      if (fixture === undefined) throw new Error('there is no test');
+      return fixture;
     };
     describe('connecting', () => connectingContract(current, traits));
     describe('messages', () => messagesContract(current, traits));

@@ -4,14 +4,14 @@ import { lookup } from 'node:dns/promises';
 import { afterEach, expect, it } from 'vitest';
 import { errorCode } from '../../src/errors.ts';
 import { iwarpProvider } from '../../src/iser/rdma/native-provider.ts';
-import { RdmaBench } from '../support/rdma-bench.ts';
+import { RdmaFixture } from '../support/rdma-fixture.ts';
 
-const bench = () => new RdmaBench(iwarpProvider(), iwarpProvider(), { host: '127.0.0.1', port: 0 });
-let current = bench();
+const fixture = () => new RdmaFixture(iwarpProvider(), iwarpProvider(), { host: '127.0.0.1', port: 0 });
+let current = fixture();
 
 afterEach(async () => {
   expect(await current.end()).toEqual([]);
-  current = bench();
+  current = fixture();
 });
 
 it('connects to a name', async () => {

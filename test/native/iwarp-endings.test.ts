@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, test } from 'vitest';
 import { hexVectors } from '../support/hex-vectors.ts';
-import { type BenchOptions, IwarpBench } from '../support/iwarp-bench.ts';
 import { encodeFpdu, encodeSegment, Opcode, Queue } from '../support/iwarp-codec.ts';
+import { type FixtureOptions, IwarpFixture } from '../support/iwarp-fixture.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
 
 const siw = hexVectors('iwarp-siw.hex');
@@ -10,9 +10,9 @@ const random = new SeededRandom(5);
 const data = random.bytes(4096);
 
 /** What the peer is in the middle of when the connection ends. */
-const moments: { name: string; begin: (bench: IwarpBench) => void | Promise<void>; isClean: boolean }[] = [
+const moments: { name: string; begin: (fixture: IwarpFixture) => void | Promise<void>; isClean: boolean }[] = [
   { name: 'nothing', begin: () => {}, isClean: true },
-  { name: 'a Read of ours', begin: (bench) => postRead(bench).then(() => {}), isClean: true },
+  { name: 'a Read of ours', begin: (fixture) => postRead(fixture).then(() => {}), isClean: true },
   {
     name: 'the length field of a frame',
     begin: ({ peer }) => peer.sendBytes(Uint8Array.of(0)),
@@ -40,27 +40,27 @@ const moments: { name: string; begin: (bench: IwarpBench) => void | Promise<void
   },
   {
     name: 'an RDMA Write, between its segments',
-    begin: (bench) => {
-      const { tag, address } = bench.queuePair.advertise(bench.memory.run(64), 'remote-write');
-      bench.peer.write(tag, BigInt(address), new Uint8Array(10).fill(0xa5), { last: false });
+    begin: (fixture) => {
+      const { tag, address } = fixture.queuePair.advertise(fixture.memory.run(64), 'remote-write');
+      fixture.peer.write(tag, BigInt(address), new Uint8Array(10).fill(0xa5), { last: false });
     },
     isClean: false,
   },
   {
     name: 'the payload of an RDMA Write',
-    begin: (bench) => {
-      const { tag, address } = bench.queuePair.advertise(bench.memory.run(64), 'remote-write');
+    begin: (fixture) => {
+      const { tag, address } = fixture.queuePair.advertise(fixture.memory.run(64), 'remote-write');
       const fields = { tagged: true, opcode: Opcode.write, stag: tag, offset: BigInt(address) } as const;
       const whole = encodeFpdu(encodeSegment({ ...fields, payload: new Uint8Array(64).fill(0xa5) }), { crc: true });
-      bench.peer.sendBytes(whole.subarray(0, 40));
+      fixture.peer.sendBytes(whole.subarray(0, 40));
     },
     isClean: false,
   },
   {
     name: 'the answer to a Read of ours',
-    begin: async (bench) => {
-      const read = await postRead(bench);
-      bench.peer.write(read.sinkTag, read.sinkOffset, new Uint8Array(10).fill(0xa5), {
+    begin: async (fixture) => {
+      const read = await postRead(fixture);
+      fixture.peer.write(read.sinkTag, read.sinkOffset, new Uint8Array(10).fill(0xa5), {
         opcode: Opcode.readResponse,
         last: false,
       });
@@ -74,74 +74,74 @@ const cases = roles.flatMap((role) => moments.map((moment) => ({ role, ...moment
 
 describe('when the connection ends in the middle', () => {
   test.each(cases)('of $name, with FIN, iwarp as the $role says whether that was in order', async ({ role, begin, isClean }) => {
-    await using bench = await established({ role });
-    await begin(bench);
-    await bench.peer.finish();
-    const ended = await bench.events.ended();
+    await using fixture = await established({ role });
+    await begin(fixture);
+    await fixture.peer.finish();
+    const ended = await fixture.events.ended();
     if (isClean) expect(ended).toBeUndefined();
     else expect(ended).toMatchObject({ code: 'connection-lost', message: expect.stringContaining('in the middle of a message') });
-    expectFlushed(bench);
+    expectFlushed(fixture);
   });
 
   test.each(cases)('of $name, with RST, iwarp as the $role says that it was lost', async ({ role, begin }) => {
-    await using bench = await established({ role });
-    await begin(bench);
-    await bench.peer.reset();
-    expect(await bench.events.ended()).toMatchObject({ code: 'connection-lost' });
-    expectFlushed(bench);
+    await using fixture = await established({ role });
+    await begin(fixture);
+    await fixture.peer.reset();
+    expect(await fixture.events.ended()).toMatchObject({ code: 'connection-lost' });
+    expectFlushed(fixture);
   });
 
   test.each(cases)('of $name, by its owner, iwarp as the $role lets go of the memory at once', async ({ role, begin }) => {
-    await using bench = await established({ role });
-    await begin(bench);
-    bench.queuePair.close('abrupt');
-    expect(await bench.events.ended()).toBeUndefined();
-    expectFlushed(bench);
-    bench.peer.write(1, 0n, data);
-    expect(await bench.peer.ended()).toBe('reset');
-    expect(bench.memory.changes()).toEqual([]);
+    await using fixture = await established({ role });
+    await begin(fixture);
+    fixture.queuePair.close('abrupt');
+    expect(await fixture.events.ended()).toBeUndefined();
+    expectFlushed(fixture);
+    fixture.peer.write(1, 0n, data);
+    expect(await fixture.peer.ended()).toBe('reset');
+    expect(fixture.memory.changes()).toEqual([]);
   });
 });
 
 describe('an orderly end by the owner', () => {
   test.each(roles)('lets the peer have all that is posted, as the %s', async (role) => {
-    await using bench = await established({ role });
-    bench.queuePair.postSend(100, bench.memory.run(64, data.subarray(0, 64)));
-    bench.queuePair.close('orderly');
-    expect((await bench.peer.receiveMessage()).payload).toEqual(data.slice(0, 64));
-    expect(await bench.peer.ended()).toBe('fin');
-    await bench.peer.finish();
-    expect(await bench.events.ended()).toBeUndefined();
-    expect(bench.events.completions).toContainEqual(expect.objectContaining({ id: 100, status: 'success' }));
+    await using fixture = await established({ role });
+    fixture.queuePair.postSend(100, fixture.memory.run(64, data.subarray(0, 64)));
+    fixture.queuePair.close('orderly');
+    expect((await fixture.peer.receiveMessage()).payload).toEqual(data.slice(0, 64));
+    expect(await fixture.peer.ended()).toBe('fin');
+    await fixture.peer.finish();
+    expect(await fixture.events.ended()).toBeUndefined();
+    expect(fixture.events.completions).toContainEqual(expect.objectContaining({ id: 100, status: 'success' }));
   });
 
   test.each(roles)('waits for the answer to a Read, as the %s', async (role) => {
-    await using bench = await established({ role });
-    const read = await postRead(bench);
-    bench.queuePair.close('orderly');
-    bench.peer.readResponse(read, new Uint8Array(64).fill(0xa5));
-    expect(await bench.peer.ended()).toBe('fin');
-    await bench.peer.finish();
-    expect(await bench.events.ended()).toBeUndefined();
-    expect(bench.events.completions).toContainEqual(expect.objectContaining({ id: 100, status: 'success' }));
+    await using fixture = await established({ role });
+    const read = await postRead(fixture);
+    fixture.queuePair.close('orderly');
+    fixture.peer.readResponse(read, new Uint8Array(64).fill(0xa5));
+    expect(await fixture.peer.ended()).toBe('fin');
+    await fixture.peer.finish();
+    expect(await fixture.events.ended()).toBeUndefined();
+    expect(fixture.events.completions).toContainEqual(expect.objectContaining({ id: 100, status: 'success' }));
   });
 
   test.each(['finish', 'reset'] as const)('takes it as it comes when the peer, in its turn, ends with %s', async (end) => {
-    await using bench = await established({ role: 'initiator' });
-    bench.queuePair.close('orderly');
-    expect(await bench.peer.ended()).toBe('fin');
-    await bench.peer[end]();
-    expect(await bench.events.ended()).toBeUndefined();
-    expectFlushed(bench);
+    await using fixture = await established({ role: 'initiator' });
+    fixture.queuePair.close('orderly');
+    expect(await fixture.peer.ended()).toBe('fin');
+    await fixture.peer[end]();
+    expect(await fixture.events.ended()).toBeUndefined();
+    expectFlushed(fixture);
   });
 
   it('is still an end when the peer breaks a rule meanwhile', async () => {
-    await using bench = await established({ role: 'responder' });
-    bench.queuePair.close('orderly');
-    expect(await bench.peer.ended()).toBe('fin');
-    bench.peer.write(0xdeadbeef, 0n, data);
-    expect(await bench.events.ended()).toMatchObject({ code: 'protocol-error' });
-    expectFlushed(bench);
+    await using fixture = await established({ role: 'responder' });
+    fixture.queuePair.close('orderly');
+    expect(await fixture.peer.ended()).toBe('fin');
+    fixture.peer.write(0xdeadbeef, 0n, data);
+    expect(await fixture.events.ended()).toMatchObject({ code: 'protocol-error' });
+    expectFlushed(fixture);
   });
 });
 
@@ -161,10 +161,10 @@ describe('a Terminate message', () => {
     ['terminate-read-msn-skip', /DDP: message sequence number out of range/],
     ['terminate-invalidate-foreign', /RDMAP: an STag cannot be invalidated/],
   ])('of siw, %s, is told in words', async (name, words) => {
-    await using bench = await established({ role: 'initiator' });
-    bench.peer.sendBytes(siw(name));
-    expect(await bench.events.ended()).toMatchObject({ code: 'connection-lost', message: expect.stringMatching(words) });
-    expectFlushed(bench);
+    await using fixture = await established({ role: 'initiator' });
+    fixture.peer.sendBytes(siw(name));
+    expect(await fixture.events.ended()).toMatchObject({ code: 'connection-lost', message: expect.stringMatching(words) });
+    expectFlushed(fixture);
   });
 
   test.each([
@@ -173,138 +173,142 @@ describe('a Terminate message', () => {
     [{ layer: 2, errorType: 0, errorCode: 2 }, /MPA: CRC error/],
     [{ layer: 15, errorType: 15, errorCode: 255 }, /layer 15, type 15, code 0xff/],
   ])('as RFC 5040 draws it, %j, is told in words', async (fields, words) => {
-    await using bench = await established({ role: 'responder' });
-    bench.peer.sendTerminate(fields);
-    expect(await bench.events.ended()).toMatchObject({ code: 'connection-lost', message: expect.stringMatching(words) });
-    expectFlushed(bench);
+    await using fixture = await established({ role: 'responder' });
+    fixture.peer.sendTerminate(fields);
+    expect(await fixture.events.ended()).toMatchObject({ code: 'connection-lost', message: expect.stringMatching(words) });
+    expectFlushed(fixture);
   });
 
   test.each(moments.filter(({ name }) => !/frame|payload/.test(name)))(
     'in the middle of $name ends the connection',
     async ({ begin }) => {
-      await using bench = await established({ role: 'initiator' });
-      await begin(bench);
-      bench.peer.sendTerminate({ layer: 0, errorType: 0, errorCode: 0 });
-      expect(await bench.events.ended()).toMatchObject({
+      await using fixture = await established({ role: 'initiator' });
+      await begin(fixture);
+      fixture.peer.sendTerminate({ layer: 0, errorType: 0, errorCode: 0 });
+      expect(await fixture.events.ended()).toMatchObject({
         code: 'connection-lost',
         message: expect.stringMatching(/RDMAP: catastrophic error/),
       });
-      expectFlushed(bench);
+      expectFlushed(fixture);
     },
   );
 
   test.each([0, 1, 2, 3, 128, 129, 4000])('with %d bytes in it is one', async (length) => {
-    await using bench = await established({ role: 'initiator' });
-    bench.peer.sendSegment({
+    await using fixture = await established({ role: 'initiator' });
+    fixture.peer.sendSegment({
       tagged: false,
       opcode: Opcode.terminate,
       queue: Queue.terminate,
       payload: data.subarray(0, length),
     });
-    expect(await bench.events.ended()).toMatchObject({ message: expect.stringMatching(/Terminate/) });
-    expectFlushed(bench);
+    expect(await fixture.events.ended()).toMatchObject({ message: expect.stringMatching(/Terminate/) });
+    expectFlushed(fixture);
   });
 });
 
 describe('memory that is taken back', () => {
   it('does not change any more, whatever the peer writes at that moment', async () => {
     for (let round = 0; round < 15; round++) {
-      await using bench = await established({ role: 'responder' });
-      const run = bench.memory.run(64 * 1024);
-      const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
+      await using fixture = await established({ role: 'responder' });
+      const run = fixture.memory.run(64 * 1024);
+      const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
       for (let copy = 0; copy < 8; copy++)
-        bench.peer.write(tag, BigInt(address), random.bytes(run.length), { segmentLength: 5000 });
+        fixture.peer.write(tag, BigInt(address), random.bytes(run.length), { segmentLength: 5000 });
       await delay(random.below(4));
-      bench.queuePair.revoke(tag);
-      bench.memory.accept(run);
-      bench.peer.write(tag, BigInt(address), data);
-      await bench.events.ended();
-      expect(bench.memory.changes()).toEqual([]);
+      fixture.queuePair.revoke(tag);
+      fixture.memory.accept(run);
+      fixture.peer.write(tag, BigInt(address), data);
+      await fixture.events.ended();
+      expect(fixture.memory.changes()).toEqual([]);
     }
   });
 
   it('does not wait for a peer that stalls in the middle of a write to it, and the rest goes nowhere', async () => {
-    await using bench = await established({ role: 'initiator' });
-    const run = bench.memory.run(4096);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
+    await using fixture = await established({ role: 'initiator' });
+    const run = fixture.memory.run(4096);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
     const segment = encodeSegment({ tagged: true, opcode: Opcode.write, stag: tag, offset: BigInt(address), payload: data });
     const whole = encodeFpdu(segment, { crc: true });
-    bench.peer.sendBytes(whole.subarray(0, 2000));
+    fixture.peer.sendBytes(whole.subarray(0, 2000));
     await changed(run);
-    bench.queuePair.revoke(tag);
-    bench.memory.accept(run);
-    bench.peer.sendBytes(whole.subarray(2000));
-    expect(await bench.events.ended()).toMatchObject({
+    fixture.queuePair.revoke(tag);
+    fixture.memory.accept(run);
+    fixture.peer.sendBytes(whole.subarray(2000));
+    expect(await fixture.events.ended()).toMatchObject({
       code: 'connection-lost',
       message: expect.stringContaining('memory was taken back while the peer was using it'),
     });
-    expect(bench.memory.changes()).toEqual([]);
+    expect(fixture.memory.changes()).toEqual([]);
   });
 
   it('does not wait for a peer that does not take what it read of it', async () => {
-    await using bench = await established({ role: 'responder', queuePair: { ird: 64 }, mpa: { depths: { ird: 64, ord: 64 } } });
-    const run = bench.memory.run(1024 * 1024);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-read');
-    bench.peer.pause();
+    await using fixture = await established({ role: 'responder', queuePair: { ird: 64 }, mpa: { depths: { ird: 64, ord: 64 } } });
+    const run = fixture.memory.run(1024 * 1024);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-read');
+    fixture.peer.pause();
     for (let index = 0; index < 64; index++)
-      bench.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: run.length, sourceTag: tag, sourceOffset: BigInt(address) });
-    await bench.settle(1);
-    bench.queuePair.revoke(tag);
+      fixture.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: run.length, sourceTag: tag, sourceOffset: BigInt(address) });
+    await fixture.settle(1);
+    fixture.queuePair.revoke(tag);
     run.fill(0);
-    bench.memory.accept(run);
-    expect(await bench.events.ended()).toMatchObject({ code: 'connection-lost' });
-    expect(bench.memory.changes()).toEqual([]);
+    fixture.memory.accept(run);
+    expect(await fixture.events.ended()).toMatchObject({ code: 'connection-lost' });
+    expect(fixture.memory.changes()).toEqual([]);
   });
 });
 
 describe('a peer that asks for too much', () => {
   it('is cut off when it has more Reads outstanding than agreed', async () => {
-    await using bench = await established({ role: 'responder' });
-    const run = bench.memory.run(1024 * 1024);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-read');
-    bench.peer.pause();
+    await using fixture = await established({ role: 'responder' });
+    const run = fixture.memory.run(1024 * 1024);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-read');
+    fixture.peer.pause();
     for (let index = 0; index < 64; index++)
-      bench.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: run.length, sourceTag: tag, sourceOffset: BigInt(address) });
-    expect(await bench.events.ended()).toMatchObject({
+      fixture.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: run.length, sourceTag: tag, sourceOffset: BigInt(address) });
+    expect(await fixture.events.ended()).toMatchObject({
       code: 'protocol-error',
       message: expect.stringContaining('the peer has more RDMA Reads outstanding than the 4 that were agreed'),
     });
-    expectFlushed(bench);
-    bench.peer.resume();
-    await bench.peer.ended();
+    expectFlushed(fixture);
+    fixture.peer.resume();
+    await fixture.peer.ended();
   });
 
   it('is cut off when it sends more messages than receives are posted', async () => {
-    await using bench = await established({ role: 'initiator', receives: 3 });
-    for (let index = 0; index < 3; index++) bench.peer.send(Uint8Array.of(index));
-    expect(await bench.peer.verdict()).toMatchObject({ terminate: 'DDP/2/2', ending: 'fin' });
-    expect(await bench.events.ended()).toMatchObject({
+    await using fixture = await established({ role: 'initiator', receives: 3 });
+    for (let index = 0; index < 3; index++) fixture.peer.send(Uint8Array.of(index));
+    expect(await fixture.peer.verdict()).toMatchObject({ terminate: 'DDP/2/2', ending: 'fin' });
+    expect(await fixture.events.ended()).toMatchObject({
       code: 'protocol-error',
       message: expect.stringContaining('no receive was posted'),
     });
-    expect(bench.events.completions.map(({ id, status }) => `${id} ${status}`)).toEqual(['0 success', '1 success', '2 success']);
+    expect(fixture.events.completions.map(({ id, status }) => `${id} ${status}`)).toEqual([
+      '0 success',
+      '1 success',
+      '2 success',
+    ]);
   });
 
   it('may not read at all where it was granted no Reads', async () => {
-    await using bench = await established({ role: 'responder', queuePair: { ird: 0 } });
-    const { tag, address } = bench.queuePair.advertise(bench.memory.run(16, data.subarray(0, 16)), 'remote-read');
-    bench.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: 16, sourceTag: tag, sourceOffset: BigInt(address) });
-    expect(await bench.peer.verdict()).toMatchObject({ terminate: 'DDP/2/2', ending: 'fin' });
-    expect(await bench.events.ended()).toMatchObject({
+    await using fixture = await established({ role: 'responder', queuePair: { ird: 0 } });
+    const { tag, address } = fixture.queuePair.advertise(fixture.memory.run(16, data.subarray(0, 16)), 'remote-read');
+    fixture.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: 16, sourceTag: tag, sourceOffset: BigInt(address) });
+    expect(await fixture.peer.verdict()).toMatchObject({ terminate: 'DDP/2/2', ending: 'fin' });
+    expect(await fixture.events.ended()).toMatchObject({
       code: 'protocol-error',
       message: expect.stringContaining('more RDMA Reads'),
     });
   });
 
   it('does not keep the owner from closing when it takes nothing any more', async () => {
-    await using bench = await established({ role: 'initiator' });
-    bench.peer.pause();
-    const run = bench.memory.run(1024 * 1024);
-    for (let id = 100; id < 132; id++) bench.queuePair.postWrite(id, run, { tag: 1, address: 0n });
+    await using fixture = await established({ role: 'initiator' });
+    fixture.peer.pause();
+    const run = fixture.memory.run(1024 * 1024);
+    for (let id = 100; id < 132; id++) fixture.queuePair.postWrite(id, run, { tag: 1, address: 0n });
     await delay(20);
-    bench.queuePair.close('abrupt');
-    expect(await bench.events.ended()).toBeUndefined();
-    const statuses = bench.events.completions.filter(({ opcode }) => opcode === 'write').map(({ status }) => status);
+    fixture.queuePair.close('abrupt');
+    expect(await fixture.events.ended()).toBeUndefined();
+    const statuses = fixture.events.completions.filter(({ opcode }) => opcode === 'write').map(({ status }) => status);
     expect(statuses).toHaveLength(32);
     expect(statuses).toContain('flushed');
     expect(statuses.lastIndexOf('success')).toBeLessThan(statuses.indexOf('flushed'));
@@ -312,13 +316,13 @@ describe('a peer that asks for too much', () => {
 });
 
 /** A connection both of whose ends may send. */
-async function established(options: BenchOptions): Promise<IwarpBench> {
-  const bench = await IwarpBench.open(options);
-  await bench.settle(0);
-  return bench;
+async function established(options: FixtureOptions): Promise<IwarpFixture> {
+  const fixture = await IwarpFixture.open(options);
+  await fixture.settle(0);
+  return fixture;
 }
 
-async function postRead({ queuePair, memory, peer }: IwarpBench) {
+async function postRead({ queuePair, memory, peer }: IwarpFixture) {
   queuePair.postRead(100, memory.run(64), { tag: 1, address: 0n });
   return await peer.receiveReadRequest();
 }
@@ -330,7 +334,7 @@ const frame = () =>
   });
 
 /** All that was posted has completed once, and what had not before as flushed; nothing was written. */
-function expectFlushed({ events, memory, receives }: IwarpBench): void {
+function expectFlushed({ events, memory, receives }: IwarpFixture): void {
   const ids = events.completions.map(({ id }) => id);
   expect(new Set(ids).size).toBe(ids.length);
   expect(ids).toEqual(expect.arrayContaining([...receives.keys()]));

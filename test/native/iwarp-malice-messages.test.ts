@@ -209,7 +209,7 @@ const headers: Malice[] = [
       peer.sendSegment({ tagged: false, opcode: Opcode.send, msn: 2, payload: fill }, { length: 18 + 64 + 8 });
       peer.sendBytes(fill);
     },
-    mayChange: ({ bench }) => [bench.receives[1] ?? new Uint8Array(0)],
+    mayChange: ({ fixture }) => [fixture.receives[1] ?? new Uint8Array(0)],
   },
   {
     name: 'a Send whose CRC is wrong by a bit',

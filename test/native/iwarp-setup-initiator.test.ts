@@ -2,8 +2,8 @@ import { describe, expect, it, test } from 'vitest';
 import { iwarpProvider } from '../../src/iser/rdma/native-provider.ts';
 import type { QueuePairOptions } from '../../src/iser/rdma/provider.ts';
 import { hexVectors } from '../support/hex-vectors.ts';
-import { IwarpBench, queuePairOptions, RecordedEvents } from '../support/iwarp-bench.ts';
 import { encodeMpa, encodeSegment, Opcode, REPLY_KEY, REQUEST_KEY, splitEnhanced } from '../support/iwarp-codec.ts';
+import { IwarpFixture, queuePairOptions, RecordedEvents } from '../support/iwarp-fixture.ts';
 import { IwarpPeer, type IwarpPeerListener, type MpaOptions } from '../support/iwarp-peer.ts';
 
 const siw = hexVectors('iwarp-siw.hex');
@@ -48,10 +48,10 @@ describe('as the initiator, iwarp', () => {
     { name: 'the responder does', asked: false, replied: true, agreed: true },
     { name: 'both do', asked: true, replied: true, agreed: true },
   ])('uses CRCs where one end asks for them: $name', async ({ asked, replied, agreed }) => {
-    await using bench = await IwarpBench.open({ role: 'initiator', queuePair: { crc: asked }, mpa: { crc: replied } });
-    expect(bench.queuePair.crc).toBe(agreed);
-    bench.peer.crc = agreed;
-    await expectExchange(bench);
+    await using fixture = await IwarpFixture.open({ role: 'initiator', queuePair: { crc: asked }, mpa: { crc: replied } });
+    expect(fixture.queuePair.crc).toBe(agreed);
+    fixture.peer.crc = agreed;
+    await expectExchange(fixture);
   });
 
   test.each<{ name: string; mpa: MpaOptions; ord: number }>([
@@ -66,9 +66,9 @@ describe('as the initiator, iwarp', () => {
     { name: 'depths that are not negotiated', mpa: { depths: { ird: 0x3fff, ord: 0x3fff } }, ord: 4 },
     { name: 'more Reads than it wanted', mpa: { depths: { ird: 128, ord: 1 } }, ord: 4 },
   ])('works with a reply of $name', async ({ mpa, ord }) => {
-    await using bench = await IwarpBench.open({ role: 'initiator', mpa });
-    expect(bench.queuePair.ord).toBe(ord);
-    await expectExchange(bench);
+    await using fixture = await IwarpFixture.open({ role: 'initiator', mpa });
+    expect(fixture.queuePair.ord).toBe(ord);
+    await expectExchange(fixture);
   });
 
   it('takes a reply that comes byte by byte, and a message right behind a reply', async () => {
@@ -184,11 +184,11 @@ async function begin(
 }
 
 /** A message each way, and a Read. */
-async function expectExchange(bench: IwarpBench): Promise<void> {
-  const { peer, queuePair, memory, events } = bench;
+async function expectExchange(fixture: IwarpFixture): Promise<void> {
+  const { peer, queuePair, memory, events } = fixture;
   queuePair.postSend(100, memory.run(8, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)));
   expect((await peer.receiveMessage()).payload).toEqual(Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8));
-  await bench.settle(0);
+  await fixture.settle(0);
   const sink = memory.run(4);
   queuePair.postRead(101, sink, { tag: 9, address: 0n });
   peer.readResponse(await peer.receiveReadRequest(), Uint8Array.of(4, 3, 2, 1));

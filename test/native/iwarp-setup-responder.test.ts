@@ -1,8 +1,8 @@
 import { describe, expect, it, test } from 'vitest';
 import type { QueuePairOptions } from '../../src/iser/rdma/provider.ts';
 import { hexVectors } from '../support/hex-vectors.ts';
-import { queuePairOptions, RecordedEvents } from '../support/iwarp-bench.ts';
 import { decodeMpa, encodeMpa, Opcode, REPLY_KEY, REQUEST_KEY, splitEnhanced } from '../support/iwarp-codec.ts';
+import { queuePairOptions, RecordedEvents } from '../support/iwarp-fixture.ts';
 import type { IwarpPeer, MpaOptions } from '../support/iwarp-peer.ts';
 import { Responder } from '../support/iwarp-responder.ts';
 

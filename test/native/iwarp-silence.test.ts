@@ -2,8 +2,8 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { IwarpBench, queuePairOptions, RecordedEvents, RequestQueue } from '../support/iwarp-bench.ts';
 import { encodeMpa, Opcode, REQUEST_KEY } from '../support/iwarp-codec.ts';
+import { IwarpFixture, queuePairOptions, RecordedEvents, RequestQueue } from '../support/iwarp-fixture.ts';
 import { IwarpPeer } from '../support/iwarp-peer.ts';
 
 const PATIENCE_MS = 8000;
@@ -34,49 +34,49 @@ describe.concurrent('a peer that falls silent', { timeout: 12_000 }, () => {
   });
 
   it('as an initiator is written to after a while, though it should speak first', async () => {
-    await using bench = await IwarpBench.open({ role: 'responder' });
-    bench.queuePair.postSend(100, bench.memory.run(4));
-    expect(await bench.peer.receiveMessage()).toMatchObject({ opcode: Opcode.send, msn: 1 });
+    await using fixture = await IwarpFixture.open({ role: 'responder' });
+    fixture.queuePair.postSend(100, fixture.memory.run(4));
+    expect(await fixture.peer.receiveMessage()).toMatchObject({ opcode: Opcode.send, msn: 1 });
   });
 
   it('after an orderly end is not waited for', async () => {
-    await using bench = await IwarpBench.open({ role: 'initiator' });
-    bench.queuePair.close('orderly');
-    expect(await bench.peer.ended()).toBe('fin');
-    expect(await bench.events.ended()).toBeUndefined();
+    await using fixture = await IwarpFixture.open({ role: 'initiator' });
+    fixture.queuePair.close('orderly');
+    expect(await fixture.peer.ended()).toBe('fin');
+    expect(await fixture.events.ended()).toBeUndefined();
   });
 
   it('in the middle of a message does not keep an orderly end from coming', async () => {
-    await using bench = await IwarpBench.open({ role: 'initiator' });
-    bench.peer.send(new Uint8Array(8), { last: false });
-    bench.queuePair.close('orderly');
-    expect(await bench.events.ended()).toBeUndefined();
+    await using fixture = await IwarpFixture.open({ role: 'initiator' });
+    fixture.peer.send(new Uint8Array(8), { last: false });
+    fixture.queuePair.close('orderly');
+    expect(await fixture.events.ended()).toBeUndefined();
   });
 
   it('does not get to hear a Terminate for longer than a while', async () => {
-    await using bench = await IwarpBench.open({ role: 'initiator' });
-    bench.peer.write(1, 0n, new Uint8Array(4));
-    expect(await bench.events.ended()).toMatchObject({ code: 'protocol-error' });
-    expect(await bench.peer.verdict()).toMatchObject({ terminate: 'DDP/1/0', ending: 'fin' });
+    await using fixture = await IwarpFixture.open({ role: 'initiator' });
+    fixture.peer.write(1, 0n, new Uint8Array(4));
+    expect(await fixture.events.ended()).toMatchObject({ code: 'protocol-error' });
+    expect(await fixture.peer.verdict()).toMatchObject({ terminate: 'DDP/1/0', ending: 'fin' });
     // It has not ended its half; the provider's socket is gone all the same, so that what it sends is answered by a reset.
-    for (let attempt = 0; attempt < 400 && !bench.peer.isBroken; attempt++) {
-      bench.peer.sendBytes(new Uint8Array(1));
+    for (let attempt = 0; attempt < 400 && !fixture.peer.isBroken; attempt++) {
+      fixture.peer.sendBytes(new Uint8Array(1));
       await delay(10);
     }
-    expect(bench.peer.isBroken).toBe(true);
+    expect(fixture.peer.isBroken).toBe(true);
   });
 
   it('and takes nothing, while there is something to send, is given up at an orderly end', async () => {
-    await using bench = await IwarpBench.open({ role: 'initiator' });
-    bench.peer.pause();
-    const run = bench.memory.run(1024 * 1024);
-    for (let id = 100; id < 132; id++) bench.queuePair.postWrite(id, run, { tag: 1, address: 0n });
-    bench.queuePair.close('orderly');
-    const ended = await bench.events.ended(PATIENCE_MS);
+    await using fixture = await IwarpFixture.open({ role: 'initiator' });
+    fixture.peer.pause();
+    const run = fixture.memory.run(1024 * 1024);
+    for (let id = 100; id < 132; id++) fixture.queuePair.postWrite(id, run, { tag: 1, address: 0n });
+    fixture.queuePair.close('orderly');
+    const ended = await fixture.events.ended(PATIENCE_MS);
     expect(ended).toMatchObject({
       code: 'connection-lost',
       message: expect.stringContaining('did not take what was left to send'),
     });
-    expect(bench.events.completions).toHaveLength(4 + 32);
+    expect(fixture.events.completions).toHaveLength(4 + 32);
   });
 });

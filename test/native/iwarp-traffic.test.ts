@@ -1,6 +1,6 @@
 import { describe, expect, it, test } from 'vitest';
-import { IwarpBench } from '../support/iwarp-bench.ts';
 import { Opcode, Queue, type ReadRequest } from '../support/iwarp-codec.ts';
+import { IwarpFixture } from '../support/iwarp-fixture.ts';
 import type { Delivery } from '../support/iwarp-peer.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
 
@@ -18,55 +18,55 @@ const roles = [
 
 describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) => {
   const open = async (options: { receives?: number; receiveLength?: number } = {}) => {
-    const bench = await IwarpBench.open({ role, queuePair: { crc }, mpa: { crc }, ...options });
-    expect(bench.queuePair.crc).toBe(crc);
-    return bench;
+    const fixture = await IwarpFixture.open({ role, queuePair: { crc }, mpa: { crc }, ...options });
+    expect(fixture.queuePair.crc).toBe(crc);
+    return fixture;
   };
 
   test.each([1, 2, 3, 4, 5, 7, 333, 999, 1000])('a message in segments of %d bytes', async (segmentLength) => {
-    await using bench = await open();
-    bench.peer.send(message, { segmentLength });
-    expect(await bench.received(0)).toEqual(message);
-    expect(bench.memory.changes()).toEqual([]);
+    await using fixture = await open();
+    fixture.peer.send(message, { segmentLength });
+    expect(await fixture.received(0)).toEqual(message);
+    expect(fixture.memory.changes()).toEqual([]);
   });
 
   test.each([1, 3, 4, 1486, 4095])(
     'an RDMA Write in segments of %d bytes, in place before the message behind it',
     async (segmentLength) => {
-      await using bench = await open();
-      const run = bench.memory.run(data.length);
-      const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
-      bench.peer.write(tag, BigInt(address), data, { segmentLength });
-      await bench.settle(0);
+      await using fixture = await open();
+      const run = fixture.memory.run(data.length);
+      const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
+      fixture.peer.write(tag, BigInt(address), data, { segmentLength });
+      await fixture.settle(0);
       expect(run).toEqual(data);
-      bench.memory.accept(run);
-      expect(bench.memory.changes()).toEqual([]);
+      fixture.memory.accept(run);
+      expect(fixture.memory.changes()).toEqual([]);
     },
   );
 
   it('an RDMA Write of part of what is advertised, and no other byte', async () => {
-    await using bench = await open();
-    const run = bench.memory.run(4096);
-    const { tag, address } = bench.queuePair.advertise(run.subarray(100, 3000), 'remote-write');
-    bench.peer.write(tag, BigInt(address), Uint8Array.of(1));
-    bench.peer.write(tag, BigInt(address) + 2899n, Uint8Array.of(2));
-    await bench.settle(0);
+    await using fixture = await open();
+    const run = fixture.memory.run(4096);
+    const { tag, address } = fixture.queuePair.advertise(run.subarray(100, 3000), 'remote-write');
+    fixture.peer.write(tag, BigInt(address), Uint8Array.of(1));
+    fixture.peer.write(tag, BigInt(address) + 2899n, Uint8Array.of(2));
+    await fixture.settle(0);
     expect([run[100], run[2999]]).toEqual([1, 2]);
-    bench.memory.accept(run, 100, 101);
-    bench.memory.accept(run, 2999, 3000);
-    expect(bench.memory.changes()).toEqual([]);
+    fixture.memory.accept(run, 100, 101);
+    fixture.memory.accept(run, 2999, 3000);
+    expect(fixture.memory.changes()).toEqual([]);
   });
 
   it('RDMA Writes in any order, on top of each other', async () => {
-    await using bench = await open();
-    const run = bench.memory.run(64);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
+    await using fixture = await open();
+    const run = fixture.memory.run(64);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
     const base = BigInt(address);
-    bench.peer.write(tag, base + 32n, data.subarray(32, 64));
-    bench.peer.write(tag, base, new Uint8Array(64));
-    bench.peer.write(tag, base + 16n, data.subarray(16, 64), { segmentLength: 5 });
-    bench.peer.write(tag, base, data.subarray(0, 16));
-    await bench.settle(0);
+    fixture.peer.write(tag, base + 32n, data.subarray(32, 64));
+    fixture.peer.write(tag, base, new Uint8Array(64));
+    fixture.peer.write(tag, base + 16n, data.subarray(16, 64), { segmentLength: 5 });
+    fixture.peer.write(tag, base, data.subarray(0, 16));
+    await fixture.settle(0);
     expect(run).toEqual(data.subarray(0, 64));
   });
 
@@ -74,54 +74,60 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
     { name: 'a Send with Invalidate', opcode: Opcode.sendInvalidate },
     { name: 'a Send with Solicited Event and Invalidate', opcode: Opcode.sendSolicitedInvalidate },
   ])('$name, and revokes that tag', async ({ opcode }) => {
-    await using bench = await open();
-    const { tag } = bench.queuePair.advertise(bench.memory.run(64), 'remote-read');
-    const other = bench.queuePair.advertise(bench.memory.run(64), 'remote-read');
-    bench.peer.send(message, { opcode, invalidate: tag, segmentLength: 600 });
-    expect(await bench.received(0)).toEqual(message);
-    expect((await bench.events.completion(0)).invalidated).toBe(tag);
-    bench.queuePair.revoke(tag);
-    bench.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: 4, sourceTag: other.tag, sourceOffset: BigInt(other.address) });
-    expect(await bench.peer.receiveTagged()).toMatchObject({ opcode: Opcode.readResponse, stag: 1 });
-    bench.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: 4, sourceTag: tag, sourceOffset: 0n });
-    expect(await bench.peer.verdict()).toMatchObject({ terminate: 'RDMAP/1/0' });
+    await using fixture = await open();
+    const { tag } = fixture.queuePair.advertise(fixture.memory.run(64), 'remote-read');
+    const other = fixture.queuePair.advertise(fixture.memory.run(64), 'remote-read');
+    fixture.peer.send(message, { opcode, invalidate: tag, segmentLength: 600 });
+    expect(await fixture.received(0)).toEqual(message);
+    expect((await fixture.events.completion(0)).invalidated).toBe(tag);
+    fixture.queuePair.revoke(tag);
+    fixture.peer.readRequest({
+      sinkTag: 1,
+      sinkOffset: 0n,
+      length: 4,
+      sourceTag: other.tag,
+      sourceOffset: BigInt(other.address),
+    });
+    expect(await fixture.peer.receiveTagged()).toMatchObject({ opcode: Opcode.readResponse, stag: 1 });
+    fixture.peer.readRequest({ sinkTag: 1, sinkOffset: 0n, length: 4, sourceTag: tag, sourceOffset: 0n });
+    expect(await fixture.peer.verdict()).toMatchObject({ terminate: 'RDMAP/1/0' });
   });
 
   it('a Send with Solicited Event as a Send', async () => {
-    await using bench = await open();
-    bench.peer.send(message, { opcode: Opcode.sendSolicited, segmentLength: 400 });
-    expect(await bench.received(0)).toEqual(message);
-    expect((await bench.events.completion(0)).invalidated).toBeUndefined();
+    await using fixture = await open();
+    fixture.peer.send(message, { opcode: Opcode.sendSolicited, segmentLength: 400 });
+    expect(await fixture.received(0)).toEqual(message);
+    expect((await fixture.events.completion(0)).invalidated).toBeUndefined();
   });
 
   it('bits that are reserved', async () => {
-    await using bench = await open();
-    bench.peer.send(message, { ddpReserved: 0x0f, rdmapReserved: 0x03, invalidate: 0x1234 });
-    expect(await bench.received(0)).toEqual(message);
-    expect((await bench.events.completion(0)).invalidated).toBeUndefined();
+    await using fixture = await open();
+    fixture.peer.send(message, { ddpReserved: 0x0f, rdmapReserved: 0x03, invalidate: 0x1234 });
+    expect(await fixture.received(0)).toEqual(message);
+    expect((await fixture.events.completion(0)).invalidated).toBeUndefined();
   });
 
   it('segments of RDMA Writes and of a Send in turn', async () => {
-    await using bench = await open();
-    const run = bench.memory.run(300);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
-    const msn = bench.peer.takeMsn(Queue.send);
+    await using fixture = await open();
+    const run = fixture.memory.run(300);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
+    const msn = fixture.peer.takeMsn(Queue.send);
     for (let part = 0; part < 3; part++) {
       const last = part === 2;
       const bytes = data.subarray(part * 100, part * 100 + 100);
-      bench.peer.send(bytes, { msn, mo: part * 100, last });
-      bench.peer.write(tag, BigInt(address) + BigInt(part * 100), bytes, { last });
+      fixture.peer.send(bytes, { msn, mo: part * 100, last });
+      fixture.peer.write(tag, BigInt(address) + BigInt(part * 100), bytes, { last });
     }
-    expect(await bench.received(0)).toEqual(data.subarray(0, 300));
-    await bench.settle(1);
+    expect(await fixture.received(0)).toEqual(data.subarray(0, 300));
+    await fixture.settle(1);
     expect(run).toEqual(data.subarray(0, 300));
   });
 
   it('nothing at all: messages, writes, reads, segments of length zero', async () => {
-    await using bench = await open({ receives: 6 });
-    const { peer, queuePair, events } = bench;
+    await using fixture = await open({ receives: 6 });
+    const { peer, queuePair, events } = fixture;
     peer.send(none);
-    expect(await bench.received(0)).toHaveLength(0);
+    expect(await fixture.received(0)).toHaveLength(0);
     peer.write(0xdeadbeef, 2n ** 64n - 1n, none);
     peer.write(0, 0n, none, { last: false });
     peer.write(0, 0n, none);
@@ -138,21 +144,21 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
     peer.send(Uint8Array.of(1), { msn, last: false });
     peer.send(none, { msn, mo: 1, last: false });
     peer.send(none, { msn, mo: 1 });
-    expect(await bench.received(1)).toEqual(Uint8Array.of(1));
-    queuePair.postSend(100, bench.memory.run(0));
+    expect(await fixture.received(1)).toEqual(Uint8Array.of(1));
+    queuePair.postSend(100, fixture.memory.run(0));
     expect((await peer.receiveMessage()).payload).toHaveLength(0);
-    queuePair.postWrite(101, bench.memory.run(0), { tag: 0xdeadbeef, address: 2n ** 64n - 1n });
+    queuePair.postWrite(101, fixture.memory.run(0), { tag: 0xdeadbeef, address: 2n ** 64n - 1n });
     expect(await peer.receiveSegment()).toMatchObject({ opcode: Opcode.write, last: true, payload: none });
-    queuePair.postRead(102, bench.memory.run(0), { tag: 3, address: 0n });
+    queuePair.postRead(102, fixture.memory.run(0), { tag: 3, address: 0n });
     peer.readResponse(await peer.receiveReadRequest(), none);
     for (const id of [100, 101, 102]) expect(await events.completion(id)).toMatchObject({ status: 'success', length: 0 });
-    expect(bench.memory.changes()).toEqual([]);
+    expect(fixture.memory.changes()).toEqual([]);
   });
 
   test.each([1, 5, 1000, 4096])('Read Responses in segments of %d bytes, for several Reads, in order', async (segmentLength) => {
-    await using bench = await open();
-    const { peer, queuePair, events, memory } = bench;
-    await bench.settle(0);
+    await using fixture = await open();
+    const { peer, queuePair, events, memory } = fixture;
+    await fixture.settle(0);
     const sinks = [memory.run(4096), memory.run(1), memory.run(1000)];
     sinks.forEach((sink, index) => {
       queuePair.postRead(100 + index, sink, { tag: index, address: BigInt(index) });
@@ -178,8 +184,8 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
   });
 
   it('as many Read Requests as agreed at a time, and answers in order', async () => {
-    await using bench = await open();
-    const { peer, queuePair, memory } = bench;
+    await using fixture = await open();
+    const { peer, queuePair, memory } = fixture;
     const run = memory.run(data.length, data);
     const { tag, address } = queuePair.advertise(run, 'remote-read');
     peer.delivery = 'held';
@@ -197,26 +203,26 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
   });
 
   it('frames of the largest size', async () => {
-    await using bench = await open({ receiveLength: 65_517 });
+    await using fixture = await open({ receiveLength: 65_517 });
     const large = random.bytes(65_521);
-    const run = bench.memory.run(large.length);
-    const { tag, address } = bench.queuePair.advertise(run, 'remote-write');
-    bench.peer.write(tag, BigInt(address), large, { segmentLength: large.length });
-    bench.peer.send(large.subarray(4), { segmentLength: large.length });
-    expect(Buffer.compare(await bench.received(0), large.subarray(4))).toBe(0);
+    const run = fixture.memory.run(large.length);
+    const { tag, address } = fixture.queuePair.advertise(run, 'remote-write');
+    fixture.peer.write(tag, BigInt(address), large, { segmentLength: large.length });
+    fixture.peer.send(large.subarray(4), { segmentLength: large.length });
+    expect(Buffer.compare(await fixture.received(0), large.subarray(4))).toBe(0);
     expect(Buffer.compare(run, large)).toBe(0);
-    bench.memory.accept(run);
-    expect(bench.memory.changes()).toEqual([]);
+    fixture.memory.accept(run);
+    expect(fixture.memory.changes()).toEqual([]);
   });
 
   test.each<Delivery>(['bytes', 'held'])('a mixture of everything, delivered %s', async (delivery) => {
-    await using bench = await open({ receives: 8 });
-    const { peer, queuePair, memory, events } = bench;
+    await using fixture = await open({ receives: 8 });
+    const { peer, queuePair, memory, events } = fixture;
     const run = memory.run(600);
     const readable = queuePair.advertise(memory.run(64, data.subarray(0, 64)), 'remote-read');
     const writable = queuePair.advertise(run, 'remote-write');
     const sink = memory.run(100);
-    await bench.settle(0);
+    await fixture.settle(0);
     queuePair.postRead(100, sink, { tag: 5, address: 5n });
     const read = await peer.receiveReadRequest();
 
@@ -230,9 +236,9 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
     peer.send(Uint8Array.of(1), { opcode: Opcode.sendInvalidate, invalidate: writable.tag });
     if (delivery === 'held') peer.release();
 
-    expect(await bench.received(1)).toEqual(message.subarray(0, 101));
-    expect(await bench.received(2)).toHaveLength(0);
-    expect(await bench.received(3)).toEqual(Uint8Array.of(1));
+    expect(await fixture.received(1)).toEqual(message.subarray(0, 101));
+    expect(await fixture.received(2)).toHaveLength(0);
+    expect(await fixture.received(3)).toEqual(Uint8Array.of(1));
     expect(events.completions.map(({ id }) => id)).toEqual([0, 1, 100, 2, 3]);
     expect(run).toEqual(data.subarray(0, 600));
     expect(sink).toEqual(data.subarray(0, 100));
@@ -243,13 +249,13 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
   });
 
   it('a megabyte that is written, and sends one', async () => {
-    await using bench = await open();
-    const { peer, queuePair, memory, events } = bench;
+    await using fixture = await open();
+    const { peer, queuePair, memory, events } = fixture;
     const megabyte = random.bytes(1024 * 1024);
     const run = memory.run(megabyte.length);
     const { tag, address } = queuePair.advertise(run, 'remote-write');
     peer.write(tag, BigInt(address), megabyte, { segmentLength: 1436 });
-    await bench.settle(0);
+    await fixture.settle(0);
     expect(Buffer.compare(run, megabyte)).toBe(0);
     queuePair.postWrite(100, run, { tag: 0x77, address: 2n ** 64n - BigInt(megabyte.length) });
     const written = await peer.receiveTagged();
@@ -260,12 +266,12 @@ describe.each(roles)('as the $role with CRC $crc, iwarp takes', ({ role, crc }) 
 });
 
 describe.each(roles)('as the $role with CRC $crc, iwarp sends', ({ role, crc }) => {
-  const open = () => IwarpBench.open({ role, queuePair: { crc }, mpa: { crc } });
+  const open = () => IwarpFixture.open({ role, queuePair: { crc }, mpa: { crc } });
 
   it('messages of one and two parts, numbered from 1, with and without an invalidation', async () => {
-    await using bench = await open();
-    const { peer, queuePair, memory } = bench;
-    await bench.settle(0);
+    await using fixture = await open();
+    const { peer, queuePair, memory } = fixture;
+    await fixture.settle(0);
     const first = memory.run(1000, message);
     const second = memory.run(7, data.subarray(0, 7));
     queuePair.postSend(100, first);
@@ -281,14 +287,14 @@ describe.each(roles)('as the $role with CRC $crc, iwarp sends', ({ role, crc }) 
   });
 
   it('no more Read Requests than the peer takes at a time, and what is posted behind them meanwhile', async () => {
-    await using bench = await IwarpBench.open({
+    await using fixture = await IwarpFixture.open({
       role,
       queuePair: { crc, ord: 16 },
       mpa: { crc, depths: { ird: 2, ord: 2 } },
     });
-    const { peer, queuePair, memory, events } = bench;
+    const { peer, queuePair, memory, events } = fixture;
     expect(queuePair.ord).toBe(2);
-    await bench.settle(0);
+    await fixture.settle(0);
     const sinks = Array.from({ length: 5 }, () => memory.run(16));
     sinks.forEach((sink, index) => {
       queuePair.postRead(100 + index, sink, { tag: index, address: 0n });

@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { rdmaMemory } from '../../src/iser/rdma/native-provider.ts';
 import type { QueuePair, QueuePairOptions } from '../../src/iser/rdma/provider.ts';
 import { GuardedMemory } from './guarded-memory.ts';
-import { queuePairOptions, RecordedEvents, RequestQueue } from './iwarp-bench.ts';
+import { queuePairOptions, RecordedEvents, RequestQueue } from './iwarp-fixture.ts';
 import { IwarpPeer } from './iwarp-peer.ts';
 
 const none = new Uint8Array(0);

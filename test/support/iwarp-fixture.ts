@@ -15,7 +15,7 @@ import type {
 import { GuardedMemory } from './guarded-memory.ts';
 import { IwarpPeer, type MpaOptions, within } from './iwarp-peer.ts';
 
-export interface BenchOptions {
+export interface FixtureOptions {
   /** What the provider is: the end that connects, or the one that listens. */
   readonly role: 'initiator' | 'responder';
   readonly queuePair?: Partial<QueuePairOptions>;
@@ -78,7 +78,7 @@ export class RecordedEvents implements QueuePairEvents {
   }
 }
 
-export class IwarpBench implements AsyncDisposable {
+export class IwarpFixture implements AsyncDisposable {
   readonly peer: IwarpPeer;
   readonly queuePair: QueuePair;
   readonly events: RecordedEvents;
@@ -101,7 +101,7 @@ export class IwarpBench implements AsyncDisposable {
   }
 
   /** An established connection. As the responder the provider has had a first message from the peer already if `receives` is not 0. */
-  static async open(options: BenchOptions): Promise<IwarpBench> {
+  static async open(options: FixtureOptions): Promise<IwarpFixture> {
     const memory = new GuardedMemory(rdmaMemory());
     const receives = Array.from({ length: options.receives ?? 4 }, () => memory.run(options.receiveLength ?? 1024));
     const posted = receives.map((bytes, id) => ({ id, bytes }));
@@ -109,7 +109,7 @@ export class IwarpBench implements AsyncDisposable {
     const events = new RecordedEvents();
     const connect = options.role === 'initiator' ? connectToPeer : acceptPeer;
     const { peer, queuePair } = await connect(terms, events, options.mpa);
-    return new IwarpBench(peer, queuePair, events, memory, receives);
+    return new IwarpFixture(peer, queuePair, events, memory, receives);
   }
 
   /** The bytes of the message in receive `id`. */

@@ -26,7 +26,7 @@ export interface RdmaPair {
   readonly target: RdmaEnd;
 }
 
-export class RdmaBench {
+export class RdmaFixture {
   readonly #initiator: RdmaProvider;
   readonly #target: RdmaProvider;
   /** Where to listen; port 0. */
