@@ -24,9 +24,11 @@ commands() {
 
 session() {
   local output
-  output=$(timeout -s KILL $session_limit qemu-io --image-opts "$image" <<<"$1" 2>&1) || { echo "$output"; return 1; }
   # qemu-io says that a command has failed, and goes on.
-  [ "$(grep -c '^wrote ' <<<"$output")" -eq $writes_per_session ] || { echo "$output"; return 1; }
+  output=$(timeout -s KILL $session_limit qemu-io --image-opts "$image" <<<"$1" 2>&1) &&
+    [ "$(grep -c 'wrote [0-9]' <<<"$output")" -eq $writes_per_session ] && return
+  tail -n 5 <<<"$output"
+  return 1
 }
 
 written=0
