@@ -47,11 +47,13 @@ export const connectingContract: RdmaContractPart = (current, traits) => {
     const target = fixture.newTarget();
     const data = (name: string) => ({ privateData: bytes(name), privateDataWithoutInvalidation: bytes(`no ${name}`) });
     let asked: Uint8Array | undefined;
+    let accepted: Promise<unknown> | undefined;
     const { endpoint } = await fixture.listen((request) => {
       asked = request.privateData;
-      void fixture.accept(request, target, data('pong'));
+      accepted = fixture.accept(request, target, data('pong'));
     });
     const initiator = await fixture.connect(endpoint, fixture.newInitiator(), data('ping'));
+    await accepted;
     const begins = (data: Uint8Array | undefined, text: string) => expect(data?.slice(0, text.length)).toEqual(bytes(text));
     begins(asked, initiator.queuePair.canPeerInvalidate ? 'ping' : 'no ping');
     begins(initiator.queuePair.privateData, target.queuePair.canPeerInvalidate ? 'pong' : 'no pong');
