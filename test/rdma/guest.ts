@@ -140,7 +140,7 @@ function qemuArguments(image: GuestImage, stage: Stage, workdir: Workdir, forwar
     ['stage', stage.folder],
   ];
   const kernelLine = [
-    'console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off nokaslr tsc=unstable cryptomgr.notests random.trust_cpu=on',
+    'console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off nokaslr tsc=unstable no_timer_check cryptomgr.notests random.trust_cpu=on',
     ...shares.map(([tag, path]) => `share=${tag}:${path}:ro`),
   ];
   const network = [...forwards].map(([inside, outside]) => `,hostfwd=tcp:127.0.0.1:${outside}-:${inside}`);
