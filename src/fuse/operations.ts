@@ -33,6 +33,8 @@ export interface ImageFile {
 export interface OperationsOptions {
   /** The body of the text file `inode`, now. */
   render(inode: number): Promise<Uint8Array>;
+  /** See `FuseUpcalls.expand`; absent where no directory is deferred. */
+  expand?(inode: number): Promise<void>;
   /** A request failed, and not by a mistake of its caller: for the log. */
   failed(error: unknown): void;
 }
@@ -110,6 +112,12 @@ export class Operations implements FuseUpcalls {
     return this.#options.render(inode);
   }
 
+  expand(inode: number): Promise<void> {
+    return this.#options.expand?.(inode) ?? Promise.resolve();
+  }
+
+  interrupted(): void {}
+
   /** A log that fails itself must not cost a request its answer. */
   failed(error: unknown): void {
     try {
@@ -148,8 +156,8 @@ export class Operations implements FuseUpcalls {
         return this.#fsync(opened);
       case 'release':
         return this.#release(opened, request.handle);
-      case 'discard':
       case 'zero':
+      case 'seek':
         return -Errno.EOPNOTSUPP;
       default:
         return request satisfies never;

@@ -190,7 +190,6 @@ export class PortableHandlers {
       ...common,
       offset,
       length: into.length,
-      into,
       doneWith: (segments, release) => {
         let copied = 0;
         try {

@@ -71,7 +71,7 @@ interface Mounted {
 }
 
 class PortableHost implements FuseHost {
-  readonly supports = { closed: true, invalidate: false, fallocate: false };
+  readonly supports = { closed: true, invalidate: false, fallocate: false, seek: false, interrupt: false };
   readonly closed: Promise<End>;
   readonly #options: FuseHostOptions;
   readonly #handlers: PortableHandlers;
@@ -96,6 +96,10 @@ class PortableHost implements FuseHost {
 
   invalidate(): Promise<void> {
     return Promise.resolve();
+  }
+
+  window(): undefined {
+    return undefined;
   }
 
   async unmount(mode: 'clean' | 'lazy'): Promise<void> {

@@ -14,6 +14,19 @@ export interface BlockDeviceInfo {
   readonly volatileCache: boolean;
 }
 
+export interface WriteOptions {
+  readonly signal?: AbortSignal;
+  readonly fua?: boolean;
+  readonly memory?: SharedMemory;
+}
+
+/** Memory with several users: it goes back to where it came from with the last one. Its maker holds it once. */
+export interface SharedMemory {
+  /** One more user: pair it with `release`. */
+  retain(): void;
+  release(): void;
+}
+
 /** A block device that moves bytes into and out of the caller's memory. */
 export interface BlockDevice {
   readonly info: BlockDeviceInfo;
@@ -25,9 +38,10 @@ export interface BlockDevice {
   /**
    * Resolves after GOOD from the device for all of `from`; any alignment, unaligned edges by
    * read-modify-write. `from` is borrowed until the promise settles. After a failure the content of the
-   * range is unknown. `fua`: on stable storage before it resolves.
+   * range is unknown. `fua`: on stable storage before it resolves. `memory`: what `from` lies in; whoever
+   * retains it may use `from` beyond the promise.
    */
-  write(offset: number, from: Uint8Array, options?: { readonly signal?: AbortSignal; readonly fua?: boolean }): Promise<void>;
+  write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void>;
   /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
   flush(options?: { readonly signal?: AbortSignal }): Promise<void>;
 }

@@ -51,6 +51,10 @@ class MemoryUpcalls implements FuseUpcalls {
     return Buffer.from(this.body());
   }
 
+  async expand(): Promise<void> {}
+
+  interrupted(): void {}
+
   failed(error: unknown): void {
     this.failures.push(error);
   }

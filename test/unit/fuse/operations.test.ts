@@ -11,7 +11,7 @@ const SIZE = 8192;
 
 type Body = FuseRequest extends infer R
   ? R extends FuseRequest
-    ? Omit<R, 'inode' | 'handle' | 'done' | 'doneWith' | 'into'>
+    ? Omit<R, 'inode' | 'handle' | 'done' | 'doneWith'>
     : never
   : never;
 
@@ -36,8 +36,7 @@ function send(handle: number, body: Body, inode = INODE): Promise<number | Buffe
       release();
       answer(bytes);
     };
-    const request =
-      body.op === 'read' ? { ...body, ...common, into: new Uint8Array(body.length), doneWith } : { ...body, ...common };
+    const request = body.op === 'read' ? { ...body, ...common, doneWith } : { ...body, ...common };
     operations.requests([request as FuseRequest]);
   });
 }
@@ -409,10 +408,10 @@ describe('requests', () => {
     expect(await read(1, 0, 10)).toBe(-errno.EIO);
   });
 
-  it('to discard are not supported', async () => {
+  it('for zeros and holes are not supported', async () => {
     await open(1);
-    expect(await send(1, { op: 'discard', offset: 0, length: 512 })).toBe(-errno.EOPNOTSUPP);
-    expect(await send(1, { op: 'zero', offset: 0, length: 512 })).toBe(-errno.EOPNOTSUPP);
+    expect(await send(1, { op: 'zero', offset: 0, length: 512, mayUnmap: true })).toBe(-errno.EOPNOTSUPP);
+    expect(await send(1, { op: 'seek', offset: 0, what: 'hole' })).toBe(-errno.EOPNOTSUPP);
   });
 
   it('are drained when each has its answer', async () => {
