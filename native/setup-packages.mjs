@@ -10,7 +10,7 @@ import { runLogged, SetupError, say } from './setup-report.mjs';
 
 /**
  * @typedef {object} Need
- * @property {string} group run | demo | test | rdma, or addon and compiler (asked for by name only)
+ * @property {string} group run | demo | test | bench | rdma, or addon and compiler (asked for by name only)
  * @property {readonly string[]} packages Debian's names for it, the newest release's first
  * @property {string} why
  * @property {() => boolean} isThere
@@ -57,6 +57,22 @@ const needs = [
     libraryFolders.some((folder) => existsSync(`${folder}/qemu/block-iscsi.so`)),
   ),
   need('test', ['util-linux'], 'unshare and setpriv, for tests as an unprivileged user', program('unshare', 'setpriv')),
+  need('bench', ['fio'], 'fio, which reads and writes at random, so many at a time', program('fio')),
+  need(
+    'bench',
+    ['qemu-system-common'],
+    'qemu-storage-daemon, to compare with: it shows a LUN as a file, too',
+    program('qemu-storage-daemon'),
+  ),
+  need('bench', ['libiscsi-bin'], 'iscsi-perf, which reads a LUN without a file', program('iscsi-perf')),
+  need('bench', ['gcc'], "a C compiler, for the benchmark's own programs", program('cc')),
+  need('bench', ['libc6-dev'], "the C library's headers, likewise", () => existsSync('/usr/include/stdio.h')),
+  need('bench', ['libiscsi-dev'], "libiscsi's headers, for an initiator without a file", () =>
+    existsSync('/usr/include/iscsi/iscsi.h'),
+  ),
+  need('bench', ['libfuse3-dev'], "libfuse 3's headers, for a file without a LUN", () =>
+    existsSync('/usr/include/fuse3/fuse_lowlevel.h'),
+  ),
   need(
     'rdma',
     ['qemu-system-x86'],

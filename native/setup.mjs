@@ -4,6 +4,7 @@
  * runs, and does nothing when all is there. Plain ECMAScript without dependencies, because it runs before there are any.
  *
  *   node native/setup.mjs run|demo|test|rdma   npm dependencies, Debian packages up to that group, the addons, the build
+ *   node native/setup.mjs bench                the same for the benchmark: what the tests need and some more
  *   node native/setup.mjs addon                only the addons: FUSE, compiled where no prebuilt one loads, and RDMA
  *   node native/setup.mjs native-test          only what the tests and fuzzers of the native code need
  *
@@ -24,6 +25,9 @@ import { runLogged, SetupError, say } from './setup-report.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const groups = ['run', 'demo', 'test', 'rdma'];
+/** Those that a set-up's packages are of. */
+const groupsOf = (/** @type {string} */ what) =>
+  what === 'bench' ? ['run', 'demo', 'test', 'bench'] : groups.slice(0, groups.indexOf(what) + 1);
 
 try {
   main(process.argv[2] ?? 'run');
@@ -35,7 +39,7 @@ try {
 
 /** @param {string} what */
 function main(what) {
-  const others = ['addon', 'native-test'];
+  const others = ['bench', 'addon', 'native-test'];
   if (![...groups, ...others].includes(what)) {
     throw new SetupError(`unknown set-up "${what}": one of ${[...groups, ...others].join(', ')}`);
   }
@@ -45,7 +49,7 @@ function main(what) {
     installPackages([...missingNeeds(['native-test']), ...rdmaCompilerNeeds(), ...verbsHeaderNeeds()]);
     return;
   }
-  const missing = missingNeeds(groups.slice(0, groups.indexOf(what) + 1));
+  const missing = missingNeeds(groupsOf(what));
   const needsRdma = what !== 'run';
   const rdmaIsCurrent = rdmaAddonIsCurrent(root);
   if (needsRdma && !rdmaIsCurrent) missing.push(...rdmaCompilerNeeds(), ...verbsHeaderNeeds());

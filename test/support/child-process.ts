@@ -15,6 +15,8 @@ export interface RunOptions {
   /** Replaces the environment; add to `process.env` yourself where that is meant. */
   readonly env?: NodeJS.ProcessEnv;
   readonly input?: string | Uint8Array;
+  /** SIGKILL when it is aborted; `run` then rejects with its reason. */
+  readonly signal?: AbortSignal;
 }
 
 export interface RunOutcome {
@@ -41,8 +43,10 @@ export function spawnGuarded(
   });
 }
 
-/** Runs a program to its end. Never rejects because of how it ended: look at the outcome, or use `runChecked`. */
+/** Runs a program to its end. Never rejects because of how it ended by itself: look at the outcome, or use `runChecked`. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunOutcome> {
+  const { signal: abort } = options;
+  abort?.throwIfAborted();
   const startedAt = performance.now();
   const child = spawnGuarded(command, args, options);
   const stdout = collectText(child.stdout);
@@ -50,18 +54,24 @@ export async function run(command: string, args: readonly string[], options: Run
   child.stdin.on('error', () => {}); // it may end before it has read its input
   child.stdin.end(options.input);
   let timedOut = false;
-  const timer = setTimeout(() => {
-    timedOut = true;
+  const kill = () => {
     child.kill('SIGKILL');
     // What the program started may hold the pipes open: the limit holds for those too.
     child.stdout.destroy();
     child.stderr.destroy();
+  };
+  const timer = setTimeout(() => {
+    timedOut = true;
+    kill();
   }, options.timeoutMs ?? 30_000);
+  abort?.addEventListener('abort', kill, { once: true });
   try {
     const { status, signal } = await ended(child);
+    abort?.throwIfAborted();
     return { status, signal, timedOut, stdout: stdout.text, stderr: stderr.text, elapsedMs: performance.now() - startedAt };
   } finally {
     clearTimeout(timer);
+    abort?.removeEventListener('abort', kill);
   }
 }
 

@@ -33,6 +33,10 @@ export interface MountProcessOptions {
   /** What follows `iserfs mount MOUNTPOINT --foreground`. */
   readonly args: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** Another build's `dist/cli.js`. Default: this project's. */
+  readonly cliPath?: string;
+  /** For Node itself: `--import`, `--cpu-prof`, … */
+  readonly nodeArgs?: readonly string[];
   /** Default 20 000. */
   readonly readyWithinMs?: number;
 }
@@ -56,7 +60,8 @@ export class MountProcess implements AsyncDisposable {
   private constructor(options: MountProcessOptions) {
     this.mountpoint = options.mountpoint;
     this.#guard = guardMount(options.mountpoint);
-    const args = [cliPath, 'mount', options.mountpoint, '--foreground', ...options.args];
+    const program = [...(options.nodeArgs ?? []), options.cliPath ?? cliPath];
+    const args = [...program, 'mount', options.mountpoint, '--foreground', ...options.args];
     this.#child = spawnGuarded(process.execPath, args, options.env === undefined ? {} : { env: options.env });
     this.#child.stdin.on('error', () => {});
     this.#stdout = collectText(this.#child.stdout);

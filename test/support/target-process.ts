@@ -32,6 +32,12 @@ export class TargetProcess implements AsyncDisposable {
     return target;
   }
 
+  /** Throws when it is not running. */
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error('the target is not running');
+    return this.#child.pid;
+  }
+
   /** As `--portal` takes it. */
   get portal(): string {
     return `127.0.0.1:${this.port}${this.iserPort === undefined ? '' : `,iser-port=${this.iserPort}`}`;

@@ -100,6 +100,12 @@ export class Tgtd implements AsyncDisposable {
     return `127.0.0.1:${this.port}`;
   }
 
+  /** Throws when it is not running. */
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error('tgtd is not running');
+    return this.#child.pid;
+  }
+
   /** What the daemon said since it was started last. */
   get log(): string {
     return this.#output.text;

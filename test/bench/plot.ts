@@ -1,0 +1,160 @@
+/** The results as a picture: one small chart of bars for each workload, with the spread over the rounds, drawn by Vega-Lite. */
+
+import { parse, View } from 'vega';
+import { compile, type TopLevelSpec } from 'vega-lite';
+import { mainFigure } from './goals.ts';
+import type { ContestantName, Samples, TargetName } from './sample.ts';
+import { targetLabels } from './targets.ts';
+import { type Measure, unitOf, type WorkloadName, workloadNames, workloads } from './workloads.ts';
+
+interface Bar {
+  readonly contestant: ContestantName;
+  readonly kind: string;
+  readonly median: number;
+  readonly least: number;
+  readonly most: number;
+  readonly label: string;
+}
+
+const shortTitles: Readonly<Partial<Record<WorkloadName, string>>> = {
+  'seq-read': 'Sequential read, buffered',
+  'seq-read-direct': 'Sequential read, O_DIRECT',
+  'seq-write': 'Sequential write, buffered + fsync',
+  'seq-write-direct': 'Sequential write, O_DIRECT',
+  'rand-read-1': 'Random 4 KiB read, 1 in flight',
+  'rand-write-1': 'Random 4 KiB write, 1 in flight',
+  'rand-read-32': 'Random 4 KiB read, 32 in flight',
+  'rand-write-32': 'Random 4 KiB write, 32 in flight',
+  reread: 'Cached 4 KiB read, 1 in flight',
+};
+
+const colours: Readonly<Record<string, string>> = {
+  iserfs: '#1f6feb',
+  'another build': '#8250df',
+  qemu: '#d4a72c',
+  'ceiling (no file)': '#8c959f',
+  'floor (no LUN)': '#57a773',
+};
+const measureTitles: Readonly<Record<Measure, string>> = {
+  throughput: 'MB/s, more is better',
+  operations: '1000 operations/s, more is better',
+  latency: 'mean latency in µs, less is better',
+};
+const columns = 3;
+
+/** SVG. */
+export async function renderPlot(samples: Samples): Promise<string> {
+  const view = new View(parse(compile(plotSpec(samples)).spec), { renderer: 'none' });
+  try {
+    return `${await view.toSVG()}\n`;
+  } finally {
+    view.finalize();
+  }
+}
+
+export function plotSpec(samples: Samples): TopLevelSpec {
+  const targets = [...new Set(samples.all.map(({ target }) => target))];
+  return {
+    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+    background: 'white',
+    padding: 12,
+    config: {
+      font: 'Helvetica, Arial, sans-serif',
+      axis: { labelFontSize: 11, titleFontSize: 11, titleFontWeight: 'normal', gridColor: '#e6e8eb', domainColor: '#8c959f' },
+      title: { fontSize: 13, anchor: 'start', fontWeight: 'bold' },
+      view: { stroke: null },
+    },
+    spacing: 28,
+    vconcat: targets.map((target) => targetSpec(samples, target)),
+    resolve: { scale: { color: 'shared' } },
+  };
+}
+
+type Part = Extract<TopLevelSpec, { vconcat: unknown }>['vconcat'][number];
+
+function targetSpec(samples: Samples, target: TargetName): Part {
+  const names = workloadNames.filter((name) => shortTitles[name] !== undefined && samples.of(target, name).all.length > 0);
+  return {
+    title: { text: `Against ${targetLabels[target]}`, fontSize: 15, offset: 14 },
+    columns,
+    spacing: 24,
+    concat: names.map((name) => workloadSpec(samples.of(target, name), name)),
+  };
+}
+
+function workloadSpec(samples: Samples, name: WorkloadName): Part {
+  const measure: Measure = workloads[name].measure;
+  const bars = barsOf(samples, name);
+  const order = bars.map(({ contestant }) => contestant);
+  const most = Math.max(...bars.map((bar) => bar.most));
+  const y = { field: 'contestant', type: 'nominal', sort: order, title: null, axis: { ticks: false, domain: false } } as const;
+  const scale = { domain: [0, most * 1.22], nice: false };
+  return {
+    title: { text: shortTitles[name] ?? name, fontSize: 12, offset: 6 },
+    width: 215,
+    height: { step: 19 },
+    data: { values: [...bars] },
+    layer: [
+      {
+        mark: { type: 'bar', height: 13 },
+        encoding: {
+          y,
+          x: { field: 'median', type: 'quantitative', title: measureTitles[measure], axis: { tickCount: 4 }, scale },
+          color: {
+            field: 'kind',
+            type: 'nominal',
+            scale: { domain: Object.keys(colours), range: Object.values(colours) },
+            legend: null,
+          },
+        },
+      },
+      {
+        mark: { type: 'rule', color: '#24292f', strokeWidth: 1 },
+        encoding: { y, x: { field: 'least', type: 'quantitative' }, x2: { field: 'most' } },
+      },
+      {
+        mark: { type: 'text', align: 'left', dx: 5, fontSize: 10, color: '#24292f' },
+        encoding: { y, x: { field: 'most', type: 'quantitative' }, text: { field: 'label', type: 'nominal' } },
+      },
+    ],
+  };
+}
+
+/** Ours first, then those to compare with. */
+export function barsOf(samples: Samples, name: WorkloadName): Bar[] {
+  const { divisor, digits } = unitOf[workloads[name].measure];
+  const figure = mainFigure(name);
+  const builds = [...new Set(samples.contestants.filter((one) => one.includes('/')).map((one) => one.split('/')[0]))];
+  const bars: Bar[] = [];
+  for (const contestant of [...samples.contestants].sort(byPlace)) {
+    // It is there to check the ceiling by, and says the same.
+    if (contestant === 'iscsi-perf') continue;
+    const summary = samples.summary(contestant, figure);
+    if (summary === undefined) continue;
+    bars.push({
+      contestant,
+      kind: kindOf(contestant, builds[0]),
+      median: summary.median / divisor,
+      least: summary.least / divisor,
+      most: summary.most / divisor,
+      label: (summary.median / divisor).toFixed(digits),
+    });
+  }
+  return bars;
+}
+
+function kindOf(contestant: ContestantName, firstBuild: string | undefined): string {
+  if (contestant === 'qemu') return 'qemu';
+  if (contestant === 'floor') return 'floor (no LUN)';
+  if (contestant.startsWith('ceiling')) return 'ceiling (no file)';
+  return contestant.split('/')[0] === firstBuild ? 'iserfs' : 'another build';
+}
+
+function byPlace(one: ContestantName, other: ContestantName): number {
+  return place(one) - place(other) || one.localeCompare(other);
+}
+
+function place(contestant: ContestantName): number {
+  if (contestant.includes('/')) return 0;
+  return 1 + ['qemu', 'ceiling', 'ceiling-deep', 'floor'].indexOf(contestant);
+}
