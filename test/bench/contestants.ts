@@ -43,7 +43,8 @@ export interface RawContestant extends Common {
 }
 
 const blocker = fileURLToPath(new URL('blocker.mjs', import.meta.url));
-const deepDepth = 4;
+/** How many `ceiling-deep` has in flight. */
+export const deepDepth = 4;
 
 export const rawContestants: readonly RawContestant[] = [
   { kind: 'raw', name: 'ceiling', program: 'initiator', takesPartIn: ({ raw }) => raw !== undefined },

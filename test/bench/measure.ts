@@ -67,7 +67,7 @@ async function runIscsiPerf({ order, transfer, depth }: RawAccess, conditions: C
     [...args, ...(order === 'random' ? ['-r'] : []), rawUrl(target)],
     signal,
   );
-  return { ...parseIscsiPerf(outcome.stdout, transfer, seconds), clientCpu: cpu };
+  return { ...parseIscsiPerf(outcome.stdout, { transfer, depth, seconds }), clientCpu: cpu };
 }
 
 /** Rejects unless it exits with status 0. One at a time: the CPU time is that of all children that end meanwhile. */
@@ -78,7 +78,7 @@ async function runClient(
 ): Promise<{ readonly outcome: RunOutcome; readonly cpu: number }> {
   const before = childrenCpuSecondsOf('self');
   const outcome = await run(command, args, { timeoutMs: longMs, signal, env: { ...process.env, LC_ALL: 'C' } });
-  if (outcome.status !== 0) throw new Error(`${[command, ...args].join(' ')}: ${describeOutcome(outcome)}`);
+  if (outcome.status !== 0) throw new Error(`${[command, ...args].join(' ')}: ${describeOutcome(outcome).slice(0, 2000)}`);
   return { outcome, cpu: childrenCpuSecondsOf('self') - before };
 }
 

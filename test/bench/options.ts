@@ -59,7 +59,7 @@ export async function parseOptions(args: readonly string[]): Promise<BenchOption
       'iserfs-flags': { string: true, describe: 'More options of iserfs mount, for all builds' },
       rounds: { number: true, describe: 'How often everything is measured (5; quick: 2)' },
       seconds: { number: true, describe: 'How long a random workload runs at a time (2; quick: 1)' },
-      size: { number: true, describe: 'MiB of the LUN (512; quick: 256)' },
+      size: { number: true, describe: 'MiB of the LUN (512; quick: 128)' },
       quick: { boolean: true, default: false, describe: 'Less of everything: under three minutes' },
       out: { string: true, default: resolve(projectRoot, 'test/bench'), describe: 'Folder for the results' },
       samples: { string: true, describe: 'Also write every single sample, as JSON, to this file' },
@@ -85,7 +85,7 @@ export async function parseOptions(args: readonly string[]): Promise<BenchOption
     builds: (parsed.iserfs ?? [`iserfs=${cliPath}`]).map((text) => parseBuild(text, flags)),
     rounds: parsed.rounds ?? (quick ? 2 : 5),
     seconds: parsed.seconds ?? (quick ? 1 : 2),
-    size: (parsed.size ?? (quick ? 256 : 512)) * MiB,
+    size: (parsed.size ?? (quick ? 128 : 512)) * MiB,
     out: resolve(parsed.out),
     samples: parsed.samples,
   };

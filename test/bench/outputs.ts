@@ -43,15 +43,23 @@ export function parseFio(text: string): Outcome {
 
 /**
  * libiscsi's iscsi-perf, which counts for itself: `iops average 514 (514 MB/s)`, where its MB are MiB. Whole numbers, so the
- * operations are what counts. `transfer`: bytes of a command; `seconds`: for how long it was told to run.
+ * operations are what counts. `transfer`: bytes of a command; `depth`: how many it had in flight; `seconds`: for how long it was told to
+ * run.
  */
-export function parseIscsiPerf(text: string, transfer: number, seconds: number): Outcome {
+export function parseIscsiPerf(text: string, { transfer, depth, seconds }: IscsiPerfRun): Outcome {
   const all = [...text.matchAll(/iops average (\d+) \((\d+) MB\/s\)/g)];
   const perSecond = parsed(all.at(-1)?.[1], 'iscsi-perf', text);
   const mebibytes = parsed(all.at(-1)?.[2], 'iscsi-perf', text);
   // With large commands the operations are the coarser number, with small ones the bytes.
   const bytesPerSecond = transfer < MiB ? perSecond * transfer : mebibytes * MiB;
-  return { bytes: bytesPerSecond * seconds, seconds, operations: (bytesPerSecond * seconds) / transfer };
+  const operations = (bytesPerSecond * seconds) / transfer;
+  return { bytes: bytesPerSecond * seconds, seconds, operations, meanUs: (depth * seconds * 1e6) / operations };
+}
+
+export interface IscsiPerfRun {
+  readonly transfer: number;
+  readonly depth: number;
+  readonly seconds: number;
 }
 
 /** `initiator.c`: one line of JSON. */

@@ -2,14 +2,15 @@
 
 import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
+import { deepDepth } from './contestants.ts';
 import { mainFigure } from './goals.ts';
 import type { ContestantName, Samples, TargetName } from './sample.ts';
 import { targetLabels } from './targets.ts';
-import { type Measure, unitOf, type WorkloadName, workloadNames, workloads } from './workloads.ts';
+import { type Measure, unitOf, type Workload, type WorkloadName, workloadNames, workloads } from './workloads.ts';
 
 interface Bar {
-  readonly contestant: ContestantName;
-  readonly kind: string;
+  readonly contestant: string;
+  readonly kind: Kind;
   readonly median: number;
   readonly least: number;
   readonly most: number;
@@ -28,19 +29,22 @@ const shortTitles: Readonly<Partial<Record<WorkloadName, string>>> = {
   reread: 'Cached 4 KiB read, 1 in flight',
 };
 
-const colours: Readonly<Record<string, string>> = {
-  iserfs: '#1f6feb',
+const colours = {
+  tcp: '#1f6feb',
+  iwarp: '#54aeff',
   'another build': '#8250df',
   qemu: '#d4a72c',
-  'ceiling (no file)': '#8c959f',
-  'floor (no LUN)': '#57a773',
-};
+  ceiling: '#8c959f',
+  floor: '#57a773',
+} as const;
+type Kind = keyof typeof colours;
 const measureTitles: Readonly<Record<Measure, string>> = {
   throughput: 'MB/s, more is better',
   operations: '1000 operations/s, more is better',
   latency: 'mean latency in µs, less is better',
 };
 const columns = 3;
+const labelWidth = 125;
 
 /** SVG. */
 export async function renderPlot(samples: Samples): Promise<string> {
@@ -59,9 +63,10 @@ export function plotSpec(samples: Samples): TopLevelSpec {
     background: 'white',
     padding: 12,
     config: {
+      aria: false,
       font: 'Helvetica, Arial, sans-serif',
       axis: { labelFontSize: 11, titleFontSize: 11, titleFontWeight: 'normal', gridColor: '#e6e8eb', domainColor: '#8c959f' },
-      title: { fontSize: 13, anchor: 'start', fontWeight: 'bold' },
+      title: { fontSize: 13, anchor: 'start', frame: 'bounds', fontWeight: 'bold' },
       view: { stroke: null },
     },
     spacing: 28,
@@ -87,11 +92,17 @@ function workloadSpec(samples: Samples, name: WorkloadName): Part {
   const bars = barsOf(samples, name);
   const order = bars.map(({ contestant }) => contestant);
   const most = Math.max(...bars.map((bar) => bar.most));
-  const y = { field: 'contestant', type: 'nominal', sort: order, title: null, axis: { ticks: false, domain: false } } as const;
+  const y = {
+    field: 'contestant',
+    type: 'nominal',
+    sort: order,
+    title: null,
+    axis: { ticks: false, domain: false, minExtent: labelWidth, maxExtent: labelWidth },
+  } as const;
   const scale = { domain: [0, most * 1.22], nice: false };
   return {
     title: { text: shortTitles[name] ?? name, fontSize: 12, offset: 6 },
-    width: 215,
+    width: 205,
     height: { step: 19 },
     data: { values: [...bars] },
     layer: [
@@ -132,7 +143,7 @@ export function barsOf(samples: Samples, name: WorkloadName): Bar[] {
     const summary = samples.summary(contestant, figure);
     if (summary === undefined) continue;
     bars.push({
-      contestant,
+      contestant: nameOf(contestant, workloads[name]),
       kind: kindOf(contestant, builds[0]),
       median: summary.median / divisor,
       least: summary.least / divisor,
@@ -143,11 +154,22 @@ export function barsOf(samples: Samples, name: WorkloadName): Bar[] {
   return bars;
 }
 
-function kindOf(contestant: ContestantName, firstBuild: string | undefined): string {
-  if (contestant === 'qemu') return 'qemu';
-  if (contestant === 'floor') return 'floor (no LUN)';
-  if (contestant.startsWith('ceiling')) return 'ceiling (no file)';
-  return contestant.split('/')[0] === firstBuild ? 'iserfs' : 'another build';
+function kindOf(contestant: ContestantName, firstBuild: string | undefined): Kind {
+  if (contestant === 'qemu' || contestant === 'floor') return contestant;
+  if (contestant.startsWith('ceiling')) return 'ceiling';
+  const [build, variant = ''] = contestant.split('/');
+  if (build !== firstBuild) return 'another build';
+  return variant.startsWith('iwarp') ? 'iwarp' : 'tcp';
+}
+
+/** What an axis says. */
+function nameOf(contestant: ContestantName, workload: Workload): string {
+  if (contestant === 'floor') return 'no LUN (libfuse3)';
+  const depth = workload.raw?.depth ?? 1;
+  // With random workloads the title says how many are in flight.
+  if (contestant === 'ceiling') return workload.raw?.order === 'random' ? 'no file (libiscsi)' : `no file, ${depth} in flight`;
+  if (contestant === 'ceiling-deep') return `no file, ${deepDepth} in flight`;
+  return contestant.replace('/', ' ').replace('-no-crc', ', no CRC').replace('-digest', ', CRC');
 }
 
 function byPlace(one: ContestantName, other: ContestantName): number {

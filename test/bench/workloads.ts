@@ -189,7 +189,7 @@ function dd(...args: readonly string[]): Client {
 function fio({ image, size, seconds, seed }: Setting, pattern: 'randread' | 'randwrite', depth: number): Client {
   const args = [
     '--name=bench',
-    `--filename=${image}`,
+    `--filename=${image.replaceAll(':', '\\:')}`, // where a colon separates files
     `--rw=${pattern}`,
     '--bs=4k',
     `--size=${size}`,
@@ -200,7 +200,7 @@ function fio({ image, size, seconds, seed }: Setting, pattern: 'randread' | 'ran
     `--runtime=${seconds}`,
     `--randseed=${seed}`,
     '--lat_percentiles=1',
-    '--overwrite=1',
+    '--allow_file_create=0',
     '--fallocate=none',
     '--output-format=json',
   ];
