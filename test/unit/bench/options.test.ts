@@ -23,8 +23,7 @@ describe('the command line of the benchmark', () => {
       'a=/a.js',
       '--iserfs',
       'b=/b.js,--shared',
-      '--iserfs-flags',
-      '--cache-size 1G',
+      '--iserfs-flags=--cache-size 1G',
     ]);
     expect(builds.map(({ flags }) => flags)).toEqual([
       ['--cache-size', '1G'],
