@@ -161,6 +161,8 @@ static void connect_to(struct run *run, const char *text)
 	if (run->iscsi == NULL) die("out of memory");
 	url = iscsi_parse_full_url(run->iscsi, text);
 	if (url == NULL) die("%s", iscsi_get_error(run->iscsi));
+	if (url->transport == ISER_TRANSPORT && iscsi_init_transport(run->iscsi, ISER_TRANSPORT) != 0)
+		die("%s", iscsi_get_error(run->iscsi));
 	iscsi_set_session_type(run->iscsi, ISCSI_SESSION_NORMAL);
 	iscsi_set_header_digest(run->iscsi, ISCSI_HEADER_DIGEST_NONE);
 	iscsi_set_noautoreconnect(run->iscsi, 1);

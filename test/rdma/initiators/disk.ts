@@ -17,6 +17,8 @@ export interface EndlessWrites {
 }
 
 export interface Disk extends AsyncDisposable {
+  /** Where it is, there; undefined where it is neither a file nor a block device. */
+  readonly path?: string;
   /** Reads the whole LUN into a file. */
   copyOut(file: string): Promise<void>;
   /** Writes random ranges, and the same bytes to `reference`. */
@@ -49,41 +51,41 @@ const longMs = 240_000;
 
 /** A LUN that is a file or a block device. */
 export class PathDisk implements Disk {
+  readonly path: string;
   readonly #machine: Machine;
-  readonly #path: string;
   readonly #folder: string;
   readonly #detach: () => Promise<void>;
 
   constructor(options: { machine: Machine; path: string; folder: string; detach: () => Promise<void> }) {
     this.#machine = options.machine;
-    this.#path = options.path;
+    this.path = options.path;
     this.#folder = options.folder;
     this.#detach = options.detach;
   }
 
   async copyOut(file: string): Promise<void> {
-    await this.#machine.checked(`dd if=${this.#path} of=${file} bs=1M status=none`);
+    await this.#machine.checked(`dd if=${this.path} of=${file} bs=1M status=none`);
   }
 
   async writeRandomly(reference: string): Promise<void> {
     const program = join(rdmaFolder, 'random-writes.mjs');
-    await this.#machine.checked(`node ${program} ${this.#path} ${reference} ${operations}`, { timeoutMs: longMs });
+    await this.#machine.checked(`node ${program} ${this.path} ${reference} ${operations}`, { timeoutMs: longMs });
   }
 
   endlessWrites(reference: string): Promise<EndlessWrites> {
     return startEndlessWrites(
       this.#machine,
       this.#folder,
-      ({ progress, stop }) => `node ${join(rdmaFolder, 'endless-writes.mjs')} ${this.#path} ${reference} ${progress} ${stop}`,
+      ({ progress, stop }) => `node ${join(rdmaFolder, 'endless-writes.mjs')} ${this.path} ${reference} ${progress} ${stop}`,
     );
   }
 
   async makeFileSystem(): Promise<void> {
-    await this.#machine.checked(`mkfs.ext4 -q -F -E nodiscard ${this.#path} && sync ${this.#path}`, { timeoutMs: longMs });
+    await this.#machine.checked(`mkfs.ext4 -q -F -E nodiscard ${this.path} && sync ${this.path}`, { timeoutMs: longMs });
   }
 
   async checkFileSystem(): Promise<void> {
-    await this.#machine.checked(`e2fsck -f -n ${this.#path}`);
+    await this.#machine.checked(`e2fsck -f -n ${this.path}`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
