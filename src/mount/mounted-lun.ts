@@ -73,7 +73,8 @@ export class MountedLun {
       if (change.type === 'logical-units') rescan();
       else if (change.type === 'info') this.#context.changed();
     });
-    if (unit.hasImage) this.#device = this.#context.cache.attach(unit, { shared: this.#context.settings.options.shared });
+    const { shared, 'write-through': writeThrough } = this.#context.settings.options;
+    if (unit.hasImage) this.#device = this.#context.cache.attach(unit, { shared, writeThrough });
     else {
       const type = deviceTypeName(unit.identity.deviceType);
       this.#failure = new IserfsError('unsupported', `${unit.description} is no disk but a ${type}`);
