@@ -325,7 +325,7 @@ describe('a staged write', () => {
   ])('is waited for by whoever reads what is not %s', async (_name, options) => {
     const { device, cached } = bench(options);
     device.holds = true;
-    cached.stage?.(4000, news, () => {});
+    void cached.stage?.(4000, news, () => {});
     const read = bytesOf(cached.read(3000, 2000));
     const other = bytesOf(cached.read(1 * MIB, 10));
     await settle();
@@ -340,7 +340,7 @@ describe('a staged write', () => {
     await bytesOf(cached.read(0, 8192));
     device.holds = true;
     const held: unknown[] = [];
-    cached.stage?.(4000, news, () => held.push(cached.readNow(4000, 100)));
+    void cached.stage?.(4000, news, () => held.push(cached.readNow(4000, 100)));
     device.pending[0]?.fail(new Error('no luck'));
     await settle();
     expect(held).toEqual([undefined]);
@@ -351,7 +351,7 @@ describe('a staged write', () => {
   it('is waited for by a flush, which fails with it', async () => {
     const { device, cached } = bench({ staged: 1 * MIB });
     device.holds = true;
-    cached.stage?.(0, news, () => {});
+    void cached.stage?.(0, news, () => {});
     const flushes = Promise.all([cached.flush(), cached.flush()].map((flush) => flush.catch((error: unknown) => String(error))));
     await settle();
     device.pending[0]?.fail(new Error('no luck'));
@@ -363,7 +363,7 @@ describe('a staged write', () => {
     const { device, cached } = bench({ staged: 1 * MIB });
     await bytesOf(cached.read(0, 8192));
     device.holds = true;
-    cached.stage?.(4000, news, () => {});
+    void cached.stage?.(4000, news, () => {});
     const changed = cached.change(4000, 50, async () => void device.bytes.fill(0, 4000, 4050));
     await settle();
     device.holds = false;
@@ -425,11 +425,11 @@ describe('a window', () => {
     const { cached, window } = windowed({ staged: 1 * MIB });
     await bytesOf(cached.read(0, 16_384));
     const news = new Uint8Array(5000).fill(9);
-    cached.stage?.(4000, news, () => {});
+    void cached.stage?.(4000, news, () => {});
     expect(window.bytes).toBe(16_384);
     expectBytes(window.read(8192, 808) ?? Buffer.alloc(0), news.subarray(0, 808));
     const lease = await cached.read(0, 100);
-    cached.stage?.(200, news, () => {});
+    void cached.stage?.(200, news, () => {});
     expect(window.bytes).toBe(0);
     lease.release();
   });

@@ -39,7 +39,9 @@ function bench(bytes = 16 * MIB) {
       (failure) => events.push(failure === undefined ? `good ${offset}` : `bad ${offset}`),
       memory,
     );
-  return { device, pool, staging, stage, events };
+  /** For those that are taken at once. */
+  const put = (...write: Parameters<typeof stage>) => expect(stage(...write)).toBeUndefined();
+  return { device, pool, staging, stage, put, events };
 }
 
 class HostMemory implements SharedMemory {
@@ -72,8 +74,8 @@ describe('a write that is staged', () => {
   });
 
   it('that fails leaves its range unknown before it is told of', async () => {
-    const { device, stage, events, pool } = bench();
-    stage(8192, 4096);
+    const { device, put, events, pool } = bench();
+    put(8192, 4096);
     device.pending[0]?.fail(new Error('no luck'));
     await settle();
     expect(events).toEqual(['taken 8192 4096', 'failed 8192 4096', 'bad 8192']);
@@ -106,7 +108,7 @@ describe('a write that is staged', () => {
     const { device, staging, pool } = bench();
     const memory = new HostMemory();
     const data = new Uint8Array(MIB).fill(3);
-    staging.stage(0, data, () => {}, memory);
+    void staging.stage(0, data, () => {}, memory);
     expect(device.sources[0]).toBe(data);
     expect(device.memories[0]).toBe(memory);
     expect(memory.users).toBe(2);
@@ -116,10 +118,10 @@ describe('a write that is staged', () => {
   });
 
   it('is copied where it is small or cannot be kept, into memory that others may retain', async () => {
-    const { device, stage, pool } = bench();
+    const { device, put, pool } = bench();
     const memory = new HostMemory();
-    stage(0, 4096, 3, memory);
-    stage(2 * MIB, MIB, 4);
+    put(0, 4096, 3, memory);
+    put(2 * MIB, MIB, 4);
     expect(memory.users).toBe(1);
     expect(pool.bytesInUse).toBe(4096 + MIB);
     device.memories[0]?.retain();
@@ -132,8 +134,8 @@ describe('a write that is staged', () => {
 
 describe('a stream of small writes', () => {
   it('has a few commands in flight, and joins what waits meanwhile', async () => {
-    const { device, stage, events, pool } = bench();
-    for (let index = 0; index < 20; index++) stage(index * 4096, 4096, index);
+    const { device, put, events, pool } = bench();
+    for (let index = 0; index < 20; index++) put(index * 4096, 4096, index);
     expect(shapes(device.pending)).toEqual([
       [0, 4],
       [4, 4],
@@ -150,17 +152,17 @@ describe('a stream of small writes', () => {
   });
 
   it('becomes commands of no more than 1 MiB', async () => {
-    const { device, stage } = bench();
-    for (let index = 0; index < 5; index++) stage(index * 4096, 4096);
-    for (let at = 20 * KIB; at < 4 * MIB; at += 60 * KIB) stage(at, 60 * KIB);
+    const { device, put } = bench();
+    for (let index = 0; index < 5; index++) put(index * 4096, 4096);
+    for (let at = 20 * KIB; at < 4 * MIB; at += 60 * KIB) put(at, 60 * KIB);
     await finishAll(device);
     for (const { length } of device.calls) expect(length).toBeLessThanOrEqual(MIB);
     expect(device.calls.length).toBeLessThan(12);
   });
 
   it('fails as one where it was joined', async () => {
-    const { device, stage, events } = bench();
-    for (let index = 0; index < 6; index++) stage(index * 4096, 4096);
+    const { device, put, events } = bench();
+    for (let index = 0; index < 6; index++) put(index * 4096, 4096);
     device.pending[0]?.finish();
     await settle();
     device.pending.at(-1)?.fail(new Error('no luck'));
@@ -173,12 +175,12 @@ describe('a stream of small writes', () => {
   });
 
   it('is not joined with what lies across another write that came between', async () => {
-    const { device, stage } = bench();
-    for (let index = 0; index < 5; index++) stage(index * 4096, 4096, 1);
-    stage(20 * KIB, 4096, 2);
-    stage(24 * KIB, 4096, 3);
-    stage(20 * KIB, 512, 4); // across what waits: goes behind it
-    stage(28 * KIB, 4096, 5);
+    const { device, put } = bench();
+    for (let index = 0; index < 5; index++) put(index * 4096, 4096, 1);
+    put(20 * KIB, 4096, 2);
+    put(24 * KIB, 4096, 3);
+    put(20 * KIB, 512, 4); // across what waits: goes behind it
+    put(28 * KIB, 4096, 5);
     await finishAll(device);
     expect([device.bytes[20 * KIB], device.bytes[20 * KIB + 512], device.bytes[28 * KIB]]).toEqual([4, 2, 5]);
   });
@@ -186,14 +188,14 @@ describe('a stream of small writes', () => {
 
 describe('writes without order', () => {
   it('go out side by side, up to as many as a logical unit lets out', () => {
-    const { device, stage } = bench();
-    for (let index = 0; index < 50; index++) stage(index * 64 * KIB, 4096);
+    const { device, put } = bench();
+    for (let index = 0; index < 50; index++) put(index * 64 * KIB, 4096);
     expect(device.pending.length).toBe(32);
   });
 
   it('that overlap go out in the order in which they came', async () => {
-    const { device, stage } = bench();
-    for (let index = 0; index < 40; index++) stage(0, 4096, index);
+    const { device, put } = bench();
+    for (let index = 0; index < 40; index++) put(0, 4096, index);
     await finishAll(device);
     expect(device.bytes[0]).toBe(39);
   });
@@ -209,12 +211,12 @@ describe('writes without order', () => {
 
 describe('waiting for what is staged', () => {
   it('is for all of it, with the first failure', async () => {
-    const { device, stage, staging } = bench();
+    const { device, put, staging } = bench();
     expect(await staging.settled()).toBeUndefined();
-    stage(0, 4096);
-    stage(MIB, 4096);
+    put(0, 4096);
+    put(MIB, 4096);
     const settled = staging.settled();
-    stage(2 * MIB, 4096); // too late to be waited for
+    put(2 * MIB, 4096); // too late to be waited for
     const [first, second] = [...device.pending];
     second?.fail(new Error('no luck'));
     first?.finish();
@@ -222,8 +224,8 @@ describe('waiting for what is staged', () => {
   });
 
   it('is for a range, whether it has gone out or not', async () => {
-    const { device, stage, staging } = bench();
-    for (let index = 0; index < 40; index++) stage(index * 64 * KIB, 4096);
+    const { device, put, staging } = bench();
+    for (let index = 0; index < 40; index++) put(index * 64 * KIB, 4096);
     expect(staging.settledWithin(8192, 4096)).toBeUndefined();
     let isOver = false;
     void staging.settledWithin(39 * 64 * KIB + 4095, 1)?.then(() => {
