@@ -5,7 +5,8 @@
 
 import type { ConnectionSettings } from '../config/settings.ts';
 import { describeError, IserfsError } from '../errors.ts';
-import type { BlockCache, CachedDevice } from '../scsi/block-cache.ts';
+import type { BlockCache } from '../scsi/block-cache.ts';
+import type { CachedDevice } from '../scsi/cached-device.ts';
 import { DeviceType, designatorText } from '../scsi/inquiry.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { lunLabel } from '../scsi/lun.ts';

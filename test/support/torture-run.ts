@@ -5,8 +5,9 @@
 
 import { sleep } from '../../src/clock.ts';
 import { errorCode } from '../../src/errors.ts';
-import { BlockCache, type CachedDevice } from '../../src/scsi/block-cache.ts';
+import { BlockCache } from '../../src/scsi/block-cache.ts';
 import { type ArenaSource, BufferPool } from '../../src/scsi/buffer-pool.ts';
+import type { CachedDevice } from '../../src/scsi/cached-device.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import type { ScsiCommand, ScsiPort } from '../../src/scsi/port.ts';
 import { check, type Injection } from './scripted-port.ts';

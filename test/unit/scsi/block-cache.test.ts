@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { errorCode } from '../../../src/errors.ts';
-import { BlockCache, type CacheableDevice, type CachedDevice } from '../../../src/scsi/block-cache.ts';
+import { BlockCache } from '../../../src/scsi/block-cache.ts';
 import type { Lease } from '../../../src/scsi/block-device.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
+import type { CacheableDevice, CachedDevice } from '../../../src/scsi/cached-device.ts';
 import type { DeviceChangeListener } from '../../../src/scsi/device-change.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
