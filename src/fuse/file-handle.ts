@@ -73,7 +73,7 @@ export class FileHandle {
 /** A write that has not ended, and who waits for that. */
 interface WriteUnderWay {
   readonly handle: FileHandle;
-  readonly watchers: (() => void)[];
+  watchers: (() => void)[] | undefined;
 }
 
 /** The open handles of one image, and its writes under way. */
@@ -100,7 +100,7 @@ export class OpenImage {
 
   /** Follows `write`, which `handle` began, to its end; a failure that `isForAll` accepts is noted for all other handles. */
   async track(handle: FileHandle, write: Promise<void>, isForAll: (error: unknown) => boolean): Promise<void> {
-    const ended = this.#begin(handle);
+    const underWay = this.#begin(handle);
     try {
       await write;
       this.#acknowledged++;
@@ -108,20 +108,20 @@ export class OpenImage {
       if (isForAll(error)) this.noteForOthers(handle, error);
       throw error;
     } finally {
-      ended();
+      this.#end(underWay);
     }
   }
 
   /** Begins a write that is acknowledged before it has ended; call what it returns when it has. A failure is noted for all handles. */
   trackStaged(handle: FileHandle): (failure?: Failure) => void {
-    const ended = this.#begin(handle);
+    const underWay = this.#begin(handle);
     return (failure) => {
       if (failure === undefined) this.#acknowledged++;
       else {
         handle.noteOwn(failure.error);
         this.noteForOthers(handle, failure.error);
       }
-      ended();
+      this.#end(underWay);
     };
   }
 
@@ -167,16 +167,21 @@ export class OpenImage {
       const ended = () => {
         if (--left === 0) resolve();
       };
-      for (const { watchers } of pending) watchers.push(ended);
+      for (const write of pending) {
+        write.watchers ??= [];
+        write.watchers.push(ended);
+      }
     });
   }
 
-  #begin(handle: FileHandle): () => void {
-    const write: WriteUnderWay = { handle, watchers: [] };
+  #begin(handle: FileHandle): WriteUnderWay {
+    const write: WriteUnderWay = { handle, watchers: undefined };
     this.#writes.add(write);
-    return () => {
-      this.#writes.delete(write);
-      for (const watcher of write.watchers) watcher();
-    };
+    return write;
+  }
+
+  #end(write: WriteUnderWay): void {
+    this.#writes.delete(write);
+    for (const watcher of write.watchers ?? []) watcher();
   }
 }

@@ -224,7 +224,7 @@ export class Operations implements FuseUpcalls {
     if (request.data.length === 0) return 0;
     const length = Math.min(request.data.length, device.info.size - offset);
     if (length <= 0) return -Errno.ENOSPC;
-    const data = request.data.subarray(0, length);
+    const data = length === request.data.length ? request.data : request.data.subarray(0, length);
     if (device.stage !== undefined) return this.#stage({ image, handle }, device, device.stage, offset, data, memory);
     return this.#writeThrough({ image, handle }, device, offset, data, memory);
   }

@@ -63,8 +63,10 @@ interface Command {
   /** The pool run behind it; undefined where it is the memory of a host. */
   run: PoolBuffer | undefined;
   stream: Stream | undefined;
-  /** Those whose writes it carries, and those who wait for it. */
-  readonly endings: WriteEnded[];
+  /** Whose write it carries. */
+  readonly ended: WriteEnded;
+  /** Those whose writes were joined to it, and those who wait for it. */
+  others: WriteEnded[] | undefined;
 }
 
 interface Waiter {
@@ -137,11 +139,19 @@ export class WriteStaging {
     let command: Command;
     if (memory !== undefined && data.length > SMALL) {
       memory.retain();
-      command = { offset, data, memory, run: undefined, stream: undefined, endings: [ended] };
+      command = { offset, data, memory, run: undefined, stream: undefined, ended, others: undefined };
     } else {
       const run = this.#acquire(data.length);
       run.bytes.set(data);
-      command = { offset, data: startOf(run, data.length), memory: sharedRun(run), run, stream: undefined, endings: [ended] };
+      command = {
+        offset,
+        data: startOf(run, data.length),
+        memory: new SharedRun(run),
+        run,
+        stream: undefined,
+        ended,
+        others: undefined,
+      };
     }
     this.#staged.add(command);
     this.#queue.push(command);
@@ -156,7 +166,7 @@ export class WriteStaging {
     if (data.length >= LONGEST_TO_JOIN || length > MAX_RUN || !this.#mayGrow(last)) return false;
     this.#lengthen(last, length);
     last.data.set(data, before);
-    last.endings.push(ended);
+    alsoTell(last, ended);
     return true;
   }
 
@@ -169,7 +179,7 @@ export class WriteStaging {
       longer.bytes.set(data);
       memory.release();
       command.run = longer;
-      command.memory = sharedRun(longer);
+      command.memory = new SharedRun(longer);
     }
     command.data = startOf(longer, length);
   }
@@ -214,7 +224,7 @@ export class WriteStaging {
   }
 
   #end(command: Command, stream: Stream, failure: { readonly error: unknown } | undefined): void {
-    const { offset, data, memory, endings } = command;
+    const { offset, data, memory, others } = command;
     stream.inFlight--;
     this.#inFlight--;
     this.#bytesInFlight -= data.length;
@@ -223,7 +233,8 @@ export class WriteStaging {
     this.#bytes -= data.length;
     memory.release();
     if (failure !== undefined) this.#options.failed(offset, data.length);
-    for (const ended of endings) ended(failure);
+    command.ended(failure);
+    if (others !== undefined) for (const ended of others) ended(failure);
     this.#sendQueued();
     this.#admit();
   }
@@ -245,14 +256,19 @@ function endOf({ offset, data }: Command): number {
   return offset + data.length;
 }
 
+function alsoTell(command: Command, ended: WriteEnded): void {
+  command.others ??= [];
+  command.others.push(ended);
+}
+
 /** Resolves when all of `commands` have ended, with the first failure among them. */
 function ended(commands: readonly Command[]): Promise<{ readonly error: unknown } | undefined> {
   if (commands.length === 0) return Promise.resolve(undefined);
   return new Promise((resolve) => {
     let left = commands.length;
     let first: { readonly error: unknown } | undefined;
-    for (const { endings } of commands) {
-      endings.push((failure) => {
+    for (const command of commands) {
+      alsoTell(command, (failure) => {
         first ??= failure;
         if (--left === 0) resolve(first);
       });
@@ -260,15 +276,20 @@ function ended(commands: readonly Command[]): Promise<{ readonly error: unknown 
   });
 }
 
-/** A pool run as memory with several users, of which the caller is the first. */
-function sharedRun(run: PoolBuffer): SharedMemory {
-  let users = 1;
-  return {
-    retain: () => {
-      users++;
-    },
-    release: () => {
-      if (--users === 0) run.release();
-    },
-  };
+/** A pool run as memory with several users, of which its maker is the first. */
+class SharedRun implements SharedMemory {
+  readonly #run: PoolBuffer;
+  #users = 1;
+
+  constructor(run: PoolBuffer) {
+    this.#run = run;
+  }
+
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    if (--this.#users === 0) this.#run.release();
+  }
 }
