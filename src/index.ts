@@ -12,9 +12,10 @@ export { Initiator, type InitiatorOptions, type SessionStatus } from './iser/ini
 export { formatPortal, isValidIscsiName, makeInitiatorName, makeIsid, type Portal, parsePortal } from './iser/iscsi/name.ts';
 export { IscsiTarget, type IscsiTargetOptions, type TargetPortal } from './iser/target.ts';
 export { Mount, type MountContext } from './mount/mount.ts';
-export { BlockCache, type BlockCacheOptions, type CachedDevice } from './scsi/block-cache.ts';
+export { BlockCache, type BlockCacheOptions } from './scsi/block-cache.ts';
 export type { BlockDevice, BlockDeviceInfo, Lease } from './scsi/block-device.ts';
 export { BufferPool } from './scsi/buffer-pool.ts';
+export type { CachedDevice } from './scsi/cached-device.ts';
 export { BlockDeviceServer, type BlockDeviceServerOptions } from './scsi/device-server.ts';
 export { FileMedium } from './scsi/file-medium.ts';
 export { LogicalUnit, type LogicalUnitOptions } from './scsi/logical-unit.ts';

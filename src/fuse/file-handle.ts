@@ -1,18 +1,34 @@
 /**
  * What is open: one `OpenImage` per image with its `FileHandle`s, and what they owe their owners: the
  * writes that are under way, those that no flush covers yet, and the write errors that a handle has not
- * been told yet. A write error goes to the writer at once, and once to each other handle that was open
- * when it happened, at its next fsync or close. Knows no device, no request and no errno.
+ * been told yet. An error that the writer was told directly goes once to each other handle that was open when it
+ * happened, at its next fsync or close. One of a write that had been acknowledged before goes to the writer's handle as
+ * well, and there to the next write, the next fsync and the next close, once each: the descriptors of a handle may be
+ * those of several programs, and none of them may take the error away from the others. Knows no device, no request and no errno.
  */
+
+/** Boxed, since anything can be thrown. */
+export interface Failure {
+  readonly error: unknown;
+}
+
+/** Where an error can be told. */
+type Occasion = 'write' | 'fsync' | 'close';
 
 /** One open(2) of an image. */
 export class FileHandle {
   readonly file: OpenImage;
   readonly isWritable: boolean;
-  /** Boxed, since anything can be thrown. */
-  #unreported: { readonly error: unknown } | undefined;
+  /** To be told at the next fsync or close. */
+  #unreported: Failure | undefined;
+  /** Of writes of its own that failed when they had been acknowledged; each occasion is cleared when it was told there. */
+  readonly #own: { write: Failure | undefined; fsync: Failure | undefined; close: Failure | undefined } = {
+    write: undefined,
+    fsync: undefined,
+    close: undefined,
+  };
   /** What a failed flush told this handle last. */
-  #flushError: { readonly error: unknown } | undefined;
+  #flushError: Failure | undefined;
 
   constructor(file: OpenImage, isWritable: boolean) {
     this.file = file;
@@ -24,9 +40,17 @@ export class FileHandle {
     this.#unreported ??= { error };
   }
 
+  /** A write of this handle has failed although it had been acknowledged. */
+  noteOwn(error: unknown): void {
+    this.#own.write ??= { error };
+    this.#own.fsync ??= { error };
+    this.#own.close ??= { error };
+  }
+
   /** A flush for this handle has failed, which its owner is told now: for what was noted before as well. */
   flushFailed(error: unknown): void {
     this.#unreported = undefined;
+    this.#own.fsync = undefined;
     this.#flushError = { error };
   }
 
@@ -35,19 +59,27 @@ export class FileHandle {
     return this.#flushError?.error === error;
   }
 
-  /** Takes the error that is to be reported now, if there is one: it is told once. */
-  takeError(): { readonly error: unknown } | undefined {
+  /** Takes the error that is to be reported now, if there is one. A write is told of writes of its own handle only. */
+  takeError(occasion: Occasion): Failure | undefined {
+    const own = this.#own[occasion];
+    this.#own[occasion] = undefined;
+    if (occasion === 'write') return own;
     const taken = this.#unreported;
     this.#unreported = undefined;
-    return taken;
+    return taken ?? own;
   }
+}
+
+/** A write that has not ended, and who waits for that. */
+interface WriteUnderWay {
+  readonly handle: FileHandle;
+  watchers: (() => void)[] | undefined;
 }
 
 /** The open handles of one image, and its writes under way. */
 export class OpenImage {
   readonly #handles = new Set<FileHandle>();
-  /** Each settles, without a rejection, when its write has ended and its error has been noted. */
-  readonly #writes = new Map<Promise<void>, FileHandle>();
+  readonly #writes = new Set<WriteUnderWay>();
   /** Writes that were acknowledged, and how many of them are known to be on stable storage. */
   #acknowledged = 0;
   #synced = 0;
@@ -68,18 +100,29 @@ export class OpenImage {
 
   /** Follows `write`, which `handle` began, to its end; a failure that `isForAll` accepts is noted for all other handles. */
   async track(handle: FileHandle, write: Promise<void>, isForAll: (error: unknown) => boolean): Promise<void> {
-    const ended = write.then(
-      () => {
-        this.#acknowledged++;
-      },
-      (error: unknown) => {
-        if (isForAll(error)) this.noteForOthers(handle, error);
-      },
-    );
-    this.#writes.set(ended, handle);
-    await ended;
-    this.#writes.delete(ended);
-    return write;
+    const underWay = this.#begin(handle);
+    try {
+      await write;
+      this.#acknowledged++;
+    } catch (error) {
+      if (isForAll(error)) this.noteForOthers(handle, error);
+      throw error;
+    } finally {
+      this.#end(underWay);
+    }
+  }
+
+  /** Begins a write that is acknowledged before it has ended; call what it returns when it has. A failure is noted for all handles. */
+  trackStaged(handle: FileHandle): (failure?: Failure) => void {
+    const underWay = this.#begin(handle);
+    return (failure) => {
+      if (failure === undefined) this.#acknowledged++;
+      else {
+        handle.noteOwn(failure.error);
+        this.noteForOthers(handle, failure.error);
+      }
+      this.#end(underWay);
+    };
   }
 
   /**
@@ -114,10 +157,31 @@ export class OpenImage {
     for (const handle of this.#handles) handle.note(error);
   }
 
-  /** Resolves when the writes that are under way now have ended: all, or those of one handle. */
-  async writesEnded(of?: FileHandle): Promise<void> {
-    const pending: Promise<void>[] = [];
-    for (const [ended, handle] of this.#writes) if (of === undefined || handle === of) pending.push(ended);
-    await Promise.all(pending);
+  /** Resolves when the writes that are under way now have ended and their errors are noted: all, or those of one handle. */
+  writesEnded(of?: FileHandle): Promise<void> {
+    const pending: WriteUnderWay[] = [];
+    for (const write of this.#writes) if (of === undefined || write.handle === of) pending.push(write);
+    if (pending.length === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      let left = pending.length;
+      const ended = () => {
+        if (--left === 0) resolve();
+      };
+      for (const write of pending) {
+        write.watchers ??= [];
+        write.watchers.push(ended);
+      }
+    });
+  }
+
+  #begin(handle: FileHandle): WriteUnderWay {
+    const write: WriteUnderWay = { handle, watchers: undefined };
+    this.#writes.add(write);
+    return write;
+  }
+
+  #end(write: WriteUnderWay): void {
+    this.#writes.delete(write);
+    for (const watcher of write.watchers ?? []) watcher();
   }
 }

@@ -1,13 +1,15 @@
 /**
  * What an image does when the kernel asks: the semantics of a disk. A read stops at the end and beyond
- * it gives nothing; a write goes up to the end, and beyond it there is no space; close(2) waits for the
+ * it gives nothing; a write goes up to the end, and beyond it there is no space; where the device stages writes, one is
+ * answered when it is taken, and one that fails afterwards is told of later (file-handle.ts); close(2) waits for the
  * handle's writes, fsync(2) for all earlier writes of the image and then for the device's cache. Every
  * request is answered exactly once, and requests never wait for each other but where that is their
  * meaning. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
  */
 
 import { errorCode, IserfsError } from '../errors.ts';
-import type { Lease } from '../scsi/block-device.ts';
+import type { Lease, SharedMemory } from '../scsi/block-device.ts';
+import type { StageWrite } from '../scsi/write-staging.ts';
 import { Errno, errnoOf } from './errno.ts';
 import { type FileHandle, OpenImage } from './file-handle.ts';
 import type { FuseRequest, FuseUpcalls } from './host.ts';
@@ -18,8 +20,12 @@ export interface ImageFile {
   readonly info: { readonly size: number; readonly writeProtected: boolean };
   /** `length` bytes from `offset`; never short. */
   read(offset: number, length: number): Promise<Lease>;
+  /** The same, where nothing has to be waited for. */
+  readNow?(offset: number, length: number): Lease | undefined;
   /** Resolves after GOOD from the device for all of `data`, which is borrowed until the promise settles. */
-  write(offset: number, data: Uint8Array): Promise<void>;
+  write(offset: number, data: Uint8Array, options: { readonly memory?: SharedMemory }): Promise<void>;
+  /** Takes a write that ends later; absent where none may be acknowledged before its end. */
+  readonly stage?: StageWrite | undefined;
   /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
   flush(): Promise<void>;
   /** The image was closed and is opened: drops what is held of it. The open waits for it, and fails with it. */
@@ -103,6 +109,7 @@ export class Operations implements FuseUpcalls {
   requests(batch: readonly FuseRequest[]): void {
     for (const request of batch) {
       const answered = this.#answer(request);
+      if (answered === undefined) continue;
       this.#inFlight.add(answered);
       void answered.finally(() => this.#inFlight.delete(answered));
     }
@@ -127,18 +134,26 @@ export class Operations implements FuseUpcalls {
     }
   }
 
-  /** Never rejects. */
-  async #answer(request: FuseRequest): Promise<void> {
-    let answer: Answer;
+  /** Answers at once where that can be; else the promise never rejects. */
+  #answer(request: FuseRequest): Promise<void> | undefined {
+    let answer: Answer | Promise<Answer>;
     try {
-      answer = await this.#perform(request);
+      answer = this.#perform(request);
     } catch (error) {
-      this.failed(error);
-      answer = -errnoOf(error);
+      answer = this.#answerTo(error);
     }
-    if (typeof answer === 'number') return request.done(answer);
-    const lease = answer;
-    if (request.op === 'read') request.doneWith(lease.segments, () => lease.release());
+    if (answer instanceof Promise) return this.#answerLater(request, answer);
+    give(request, answer);
+    return undefined;
+  }
+
+  async #answerLater(request: FuseRequest, answer: Promise<Answer>): Promise<void> {
+    give(request, await answer.catch((error: unknown) => this.#answerTo(error)));
+  }
+
+  #answerTo(error: unknown): number {
+    this.failed(error);
+    return -errnoOf(error);
   }
 
   #perform(request: FuseRequest): Promise<Answer> | Answer {
@@ -149,7 +164,7 @@ export class Operations implements FuseUpcalls {
       case 'read':
         return this.#read(opened, request.offset, request.length);
       case 'write':
-        return this.#write(opened, request.offset, request.data);
+        return this.#write(opened, request);
       case 'flush':
         return this.#flush(opened);
       case 'fsync':
@@ -182,13 +197,17 @@ export class Operations implements FuseUpcalls {
     return 0;
   }
 
-  async #read({ image }: OpenHandle, offset: number, length: number): Promise<Answer> {
+  #read({ image }: OpenHandle, offset: number, length: number): Answer | Promise<Answer> {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     const available = Math.min(length, device.info.size - offset);
     if (available <= 0) return 0;
+    return device.readNow?.(offset, available) ?? this.#readLater(device, offset, available);
+  }
+
+  async #readLater(device: ImageFile, offset: number, length: number): Promise<Answer> {
     try {
-      return await device.read(offset, available);
+      return await device.read(offset, length);
     } catch (error) {
       // The device has shrunk meanwhile: this is the end of the file, or the range was cut in the middle.
       if (errorCode(error) === 'out-of-range') return offset >= device.info.size ? 0 : -Errno.EIO;
@@ -196,23 +215,61 @@ export class Operations implements FuseUpcalls {
     }
   }
 
-  async #write({ image, handle }: OpenHandle, offset: number, data: Uint8Array): Promise<number> {
+  #write({ image, handle }: OpenHandle, request: FuseRequest & { readonly op: 'write' }): number | Promise<number> {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     if (!handle.isWritable) return -Errno.EBADF;
     if (device.info.writeProtected) return -Errno.EROFS;
-    if (data.length === 0) return 0;
-    const length = Math.min(data.length, device.info.size - offset);
+    const { offset, memory } = request;
+    if (request.data.length === 0) return 0;
+    const length = Math.min(request.data.length, device.info.size - offset);
     if (length <= 0) return -Errno.ENOSPC;
-    await handle.file.track(handle, device.write(offset, data.subarray(0, length)), mayHaveLostData);
+    const data = length === request.data.length ? request.data : request.data.subarray(0, length);
+    if (device.stage !== undefined) return this.#stage({ image, handle }, device, device.stage, offset, data, memory);
+    return this.#writeThrough({ image, handle }, device, offset, data, memory);
+  }
+
+  async #writeThrough(
+    { image, handle }: OpenHandle,
+    device: ImageFile,
+    offset: number,
+    data: Uint8Array,
+    memory: SharedMemory | undefined,
+  ): Promise<number> {
+    await handle.file.track(handle, device.write(offset, data, memory === undefined ? {} : { memory }), mayHaveLostData);
     if (image.device !== device) image.open.deviceLost(lostWithDevice());
-    return length;
+    return data.length;
+  }
+
+  /** A handle whose writes have failed is told so in place of its next one, which is not written. */
+  #stage(
+    { image, handle }: OpenHandle,
+    device: ImageFile,
+    stage: StageWrite,
+    offset: number,
+    data: Uint8Array,
+    memory: SharedMemory | undefined,
+  ): number | Promise<number> {
+    const untold = handle.takeError('write');
+    if (untold !== undefined) throw earlierFailure(untold.error);
+    const ended = handle.file.trackStaged(handle);
+    const taken = stage(
+      offset,
+      data,
+      (failure) => {
+        if (failure !== undefined) this.failed(failure.error);
+        ended(failure);
+        if (image.device !== device) image.open.deviceLost(lostWithDevice());
+      },
+      memory,
+    );
+    return taken === undefined ? data.length : taken.then(() => data.length);
   }
 
   /** close(2): no durability, but nothing of this handle is under way any more, and nothing untold. */
   async #flush({ handle }: OpenHandle): Promise<number> {
     await handle.file.writesEnded(handle);
-    const untold = handle.takeError();
+    const untold = handle.takeError('close');
     if (untold !== undefined) throw earlierFailure(untold.error);
     return 0;
   }
@@ -222,7 +279,7 @@ export class Operations implements FuseUpcalls {
     if (device === undefined) return -Errno.ENXIO;
     await handle.file.writesEnded();
     await handle.file.trackFlush(handle, () => device.flush());
-    const untold = handle.takeError();
+    const untold = handle.takeError('fsync');
     if (untold !== undefined) throw earlierFailure(untold.error);
     return 0;
   }
@@ -243,6 +300,11 @@ export class Operations implements FuseUpcalls {
     if (image.device === undefined) this.#images.delete(image.inode);
     else image.device.closed?.();
   }
+}
+
+function give(request: FuseRequest, answer: Answer): void {
+  if (typeof answer === 'number') request.done(answer);
+  else if (request.op === 'read') request.doneWith(answer.segments, answer.release);
 }
 
 /** The device that comes back, if one does, knows nothing of what this one still had to put on stable storage (I6). */

@@ -46,6 +46,8 @@ const BRING_UP_MS = 9000;
 const LOGOUT_MS = 5000;
 /** A failure of requests that was logged is not logged again for so long, while no other one comes. */
 const SAME_FAILURE_MS = 60_000;
+/** Of each LUN, written and not at the target yet. */
+const MOST_STAGED_BYTES = 16 * 1024 * 1024;
 const LOST = 'what was written may not be on stable storage';
 
 export class Mount {
@@ -98,7 +100,12 @@ export class Mount {
     this.#pool = new BufferPool(this.#transports.memory);
     const { cacheBytes, retainedLimit } = this.#transports.memoryBounds(options['cache-size']);
     this.#retainedLimit = retainedLimit;
-    this.#cache = new BlockCache({ pool: this.#pool, bytes: cacheBytes, readahead: options.readahead });
+    this.#cache = new BlockCache({
+      pool: this.#pool,
+      bytes: cacheBytes,
+      readahead: options.readahead,
+      staged: Math.min(MOST_STAGED_BYTES, retainedLimit ?? MOST_STAGED_BYTES),
+    });
     this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
     this.#operations = new Operations({
       render: async (inode) => new TextEncoder().encode(this.#text(inode)),
@@ -257,7 +264,11 @@ export class Mount {
         if (before.get(inode) !== lun) this.#operations.attach(inode, lun.device);
       }
     }
-    for (const inode of before.keys()) if (!this.#images.has(inode)) this.#operations.detach(inode);
+    for (const [inode, lun] of before) {
+      if (this.#images.get(inode) !== lun) lun.device?.showIn(undefined);
+      if (!this.#images.has(inode)) this.#operations.detach(inode);
+    }
+    for (const [inode, lun] of this.#images) lun.device?.showIn(this.#host.window(inode));
     this.#host.setEntries(add, remove);
   }
 
@@ -304,7 +315,7 @@ export class Mount {
 
 /** Has a logical unit that was written to put everything on stable storage; resolves with why it did not. */
 async function flush(lun: MountedLun): Promise<string | undefined> {
-  if (lun.device === undefined || lun.unit?.status.writes === 0) return undefined;
+  if (lun.device === undefined || (lun.unit?.status.writes === 0 && lun.device.stagedBytes === 0)) return undefined;
   try {
     await lun.device.flush();
     return undefined;

@@ -5,7 +5,8 @@
 
 import type { ConnectionSettings } from '../config/settings.ts';
 import { describeError, IserfsError } from '../errors.ts';
-import type { BlockCache, CachedDevice } from '../scsi/block-cache.ts';
+import type { BlockCache } from '../scsi/block-cache.ts';
+import type { CachedDevice } from '../scsi/cached-device.ts';
 import { DeviceType, designatorText } from '../scsi/inquiry.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { lunLabel } from '../scsi/lun.ts';
@@ -73,7 +74,8 @@ export class MountedLun {
       if (change.type === 'logical-units') rescan();
       else if (change.type === 'info') this.#context.changed();
     });
-    if (unit.hasImage) this.#device = this.#context.cache.attach(unit, { shared: this.#context.settings.options.shared });
+    const { shared, 'write-through': writeThrough } = this.#context.settings.options;
+    if (unit.hasImage) this.#device = this.#context.cache.attach(unit, { shared, writeThrough });
     else {
       const type = deviceTypeName(unit.identity.deviceType);
       this.#failure = new IserfsError('unsupported', `${unit.description} is no disk but a ${type}`);

@@ -73,7 +73,7 @@ export class BufferPool {
   /** A run of 1 to `MAX_RUN` bytes with undefined contents; `bytes` is exactly `length` long. */
   acquire(length: number): PoolBuffer {
     if (!Number.isInteger(length) || length < 1 || length > MAX_RUN) throw new RangeError(`no run of ${length} bytes`);
-    const runLength = roundUpToRun(length);
+    const runLength = runLengthFor(length);
     const arena = this.#arenaFor(runLength);
     const offset = arena.freeOffsets.pop() as number;
     if (arena.freeOffsets.length === 0) this.#available.get(runLength)?.delete(arena);
@@ -122,7 +122,8 @@ export class BufferPool {
   }
 }
 
-function roundUpToRun(length: number): number {
+/** What a run of `length` bytes takes of the pool. */
+export function runLengthFor(length: number): number {
   let runLength = MIN_RUN;
   while (runLength < length) runLength *= 2;
   return runLength;

@@ -1,73 +1,143 @@
 /**
  * The memory of the block cache: slots of pool memory, bounded in bytes over all devices, the least
- * recently used given up first (lru-cache as a plain store). A slot that is pinned, by a lease or by a
- * command that fills it, cannot be freed when its turn comes: it waits in limbo, found by nobody, until
- * the last pin is gone. Knows which pages of a slot are valid, not how they become so.
+ * recently used given up first (lru-cache as a plain store). A slot holds a run of whole pages of one
+ * device as one command brings it: 4 KiB for a small random read, 1 MiB for a stream, so that neither
+ * wastes memory or commands. A slot that is pinned, by a lease or by the command that fills it, cannot be
+ * freed when its turn comes: it waits in limbo, found by nobody, until the last pin is gone. Where a device
+ * has a window, what is valid is shown there, and hidden before the memory changes or goes.
  */
 
 import { LRUCache } from 'lru-cache';
-import type { BufferPool, PoolBuffer } from './buffer-pool.ts';
+import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor } from './buffer-pool.ts';
+import { type PageWindow, WINDOW_PAGE } from './page-window.ts';
 
-/** The unit of validity. */
-export const PAGE = 4096;
-/** A small slot: what random reads use. */
-export const BLOCK = 64 * 1024;
-/** A large slot, aligned to its length: what long and sequential reads use, one command each. */
-export const EXTENT = 256 * 1024;
+/** Slots begin and end at multiples of this, but for the end of the device. */
+export const PAGE = WINDOW_PAGE;
+/** Slots do not cross multiples of this. */
+export const EXTENT = MAX_RUN;
+/** A cache of less than this is none. */
+export const LEAST_CAPACITY = 64 * 1024;
 
-/** A fill of some pages of a slot that is under way. */
-export interface Fill {
-  readonly firstPage: number;
-  readonly endPage: number;
-  /** Settles when the pages are there or will not come. */
-  readonly done: Promise<void>;
-}
-
-/** Memory for an aligned range of one device. Slots of one device never overlap. */
+/** Memory for a range of one device. Slots of one device never overlap. */
 export class Slot {
-  readonly key: number;
-  /** Offset on the device. */
+  readonly id: number;
+  readonly device: CachedRanges;
+  /** Offsets on the device. */
   readonly start: number;
-  readonly length: number;
+  readonly end: number;
   readonly buffer: PoolBuffer;
-  /** One byte for each page: 1 where the memory holds what the device holds. */
-  readonly valid: Uint8Array;
-  fills: Fill[] = [];
+  /** Settles when the command that fills the slot has ended; undefined once all of the slot is valid. */
+  filled: Promise<void> | undefined;
+  /** Fetched ahead, and not asked for yet: not shown, so that the reader who reaches it comes by and has more fetched. */
+  isAhead = false;
+  isShown = false;
   pins = 0;
   /** Found by lookups. Once false it stays so. */
-  resident = true;
+  isResident = true;
 
-  constructor(key: number, start: number, length: number, buffer: PoolBuffer) {
-    this.key = key;
+  constructor(id: number, device: CachedRanges, start: number, end: number, buffer: PoolBuffer) {
+    this.id = id;
+    this.device = device;
     this.start = start;
-    this.length = length;
+    this.end = end;
     this.buffer = buffer;
-    this.valid = new Uint8Array(length / PAGE);
   }
 
-  get end(): number {
-    return this.start + this.length;
+  get length(): number {
+    return this.end - this.start;
+  }
+
+  /** The pool memory that it takes. */
+  get footprint(): number {
+    return runLengthFor(this.end - this.start);
+  }
+}
+
+/** The slots of one device, by place. Changed by `CacheStore` alone. */
+export class CachedRanges {
+  window: PageWindow | undefined;
+  /** The slots of each extent that has some, ascending. */
+  readonly #extents = new Map<number, Slot[]>();
+
+  get isEmpty(): boolean {
+    return this.#extents.size === 0;
+  }
+
+  /** The slot that holds `offset`. */
+  find(offset: number): Slot | undefined {
+    const slots = this.#extents.get(Math.floor(offset / EXTENT));
+    if (slots === undefined) return undefined;
+    const slot = slots[firstEndingAfter(slots, offset)];
+    return slot !== undefined && slot.start <= offset ? slot : undefined;
+  }
+
+  /** The slots that touch the range, ascending. */
+  within(start: number, end: number): Slot[] {
+    const found: Slot[] = [];
+    const first = Math.floor(start / EXTENT);
+    const last = Math.ceil(end / EXTENT);
+    if (last - first > this.#extents.size) {
+      for (const slots of this.#extents.values())
+        for (const slot of slots) if (slot.start < end && slot.end > start) found.push(slot);
+      return found.sort((one, other) => one.start - other.start);
+    }
+    for (let extent = first; extent < last; extent++) {
+      const slots = this.#extents.get(extent);
+      if (slots === undefined) continue;
+      for (let index = firstEndingAfter(slots, start); index < slots.length; index++) {
+        const slot = slots[index];
+        if (slot === undefined || slot.start >= end) break;
+        found.push(slot);
+      }
+    }
+    return found;
+  }
+
+  /** How far a new slot at `start`, which no slot holds, may reach. */
+  gapEnd(start: number): number {
+    const extent = Math.floor(start / EXTENT);
+    const slots = this.#extents.get(extent) ?? [];
+    return slots[firstEndingAfter(slots, start)]?.start ?? (extent + 1) * EXTENT;
+  }
+
+  add(slot: Slot): void {
+    const extent = Math.floor(slot.start / EXTENT);
+    const slots = this.#extents.get(extent);
+    if (slots === undefined) this.#extents.set(extent, [slot]);
+    else slots.splice(firstEndingAfter(slots, slot.start), 0, slot);
+  }
+
+  remove(slot: Slot): void {
+    const extent = Math.floor(slot.start / EXTENT);
+    const slots = this.#extents.get(extent) ?? [];
+    const index = firstEndingAfter(slots, slot.start);
+    if (slots[index] !== slot) throw new Error(`slot ${slot.start} is not where it belongs`);
+    if (slots.length === 1) this.#extents.delete(extent);
+    else slots.splice(index, 1);
   }
 }
 
 export class CacheStore {
   readonly capacity: number;
+  /** Longest slot: in a small cache a fraction of it. */
+  readonly longestSlot: number;
   readonly #pool: BufferPool;
   readonly #slots: LRUCache<number, Slot>;
+  readonly #devices = new Set<CachedRanges>();
   readonly #limbo = new Set<Slot>();
   #limboBytes = 0;
   #evictions = 0;
-  #devices = 0;
+  #lastId = 0;
 
-  /** `capacity` in bytes, at least `BLOCK`. */
+  /** `capacity` in bytes, at least `LEAST_CAPACITY`. */
   constructor(pool: BufferPool, capacity: number) {
     this.capacity = capacity;
+    this.longestSlot = Math.min(EXTENT, 2 ** Math.floor(Math.log2(capacity / 4)));
     this.#pool = pool;
     this.#slots = new LRUCache<number, Slot>({
-      max: Math.ceil(capacity / BLOCK),
       maxSize: capacity,
-      sizeCalculation: (slot) => slot.length,
-      dispose: (slot, _key, reason) => {
+      sizeCalculation: (slot) => slot.footprint,
+      dispose: (slot, _id, reason) => {
         if (reason === 'evict') this.#evictions++;
         this.#retire(slot);
       },
@@ -92,37 +162,35 @@ export class CacheStore {
     return this.#evictions;
   }
 
-  /** Whether large slots make sense at this capacity. */
-  get hasExtents(): boolean {
-    return this.capacity >= 8 * EXTENT;
-  }
-
   /** Whether more memory may be taken: limbo is bounded by half the capacity. */
   get hasRoom(): boolean {
     return this.#limboBytes * 2 <= this.capacity;
   }
 
-  /** A number for a device, to be used in all calls about it. */
-  register(): number {
-    return this.#devices++;
+  /** A place for the slots of one more device. */
+  register(): CachedRanges {
+    const device = new CachedRanges();
+    this.#devices.add(device);
+    return device;
   }
 
-  /** The slot of `length` (`BLOCK` or `EXTENT`) bytes that holds `offset`; makes it the most recently used. */
-  find(device: number, length: number, offset: number): Slot | undefined {
-    return this.#slots.get(keyOf(device, length, offset));
+  /** The device, all of whose slots were dropped, does not come back. */
+  unregister(device: CachedRanges): void {
+    this.#devices.delete(device);
   }
 
-  /** As `find`, without a claim to have used it. */
-  peek(device: number, length: number, offset: number): Slot | undefined {
-    return this.#slots.peek(keyOf(device, length, offset));
+  /** Makes the slot the most recently used. */
+  touch(slot: Slot): void {
+    this.#slots.get(slot.id);
   }
 
-  /** A new slot, pinned once, with no valid page. Evicts what is in the way. */
-  create(device: number, length: number, offset: number): Slot {
-    const start = offset - (offset % length);
-    const slot = new Slot(keyOf(device, length, offset), start, length, this.#pool.acquire(length));
+  /** A new slot for `[start, end)`, pinned once and with nothing in it, where there is none. Evicts what is in the way. */
+  create(device: CachedRanges, start: number, end: number): Slot {
+    this.#makeRoom(runLengthFor(end - start));
+    const slot = new Slot(++this.#lastId, device, start, end, this.#pool.acquire(end - start));
     slot.pins = 1;
-    this.#slots.set(slot.key, slot);
+    device.add(slot);
+    this.#slots.set(slot.id, slot);
     return slot;
   }
 
@@ -132,67 +200,112 @@ export class CacheStore {
 
   unpin(slot: Slot): void {
     slot.pins--;
-    if (slot.pins > 0 || slot.resident) return;
+    if (slot.pins > 0 || slot.isResident) return;
     this.#limbo.delete(slot);
-    this.#limboBytes -= slot.length;
+    this.#limboBytes -= slot.footprint;
     slot.buffer.release();
   }
 
   /** Takes a slot out of sight; its memory goes with the last pin. */
   drop(slot: Slot): void {
-    if (slot.resident) this.#slots.delete(slot.key);
+    if (slot.isResident) this.#slots.delete(slot.id);
   }
 
-  /** Calls `visit` with each slot of `device` that touches the range. */
-  visit(device: number, start: number, end: number, visit: (slot: Slot) => void): void {
-    if ((end - start) / BLOCK > this.#slots.size) {
-      for (const slot of [...this.#slots.values()]) {
-        if (deviceOf(slot.key) === device && slot.start < end && slot.end > start) visit(slot);
-      }
+  /** Shows a slot in its device's window, if it is to be seen there. */
+  show(slot: Slot): void {
+    const { window } = slot.device;
+    if (window === undefined || !slot.isResident || slot.isAhead || slot.isShown || slot.filled !== undefined) return;
+    slot.isShown = true;
+    window.show(slot.start, slot.buffer.bytes);
+  }
+
+  /** Hides what is shown of a device, and shows it in `window` from now on. */
+  moveTo(device: CachedRanges, window: PageWindow | undefined): void {
+    const slots = device.within(0, Number.MAX_SAFE_INTEGER);
+    for (const slot of slots) this.#hide(slot);
+    device.window = window;
+    for (const slot of slots) this.show(slot);
+  }
+
+  /** Writes `data` into a valid slot that nobody has pinned. `from` is its place on the device, within the slot. */
+  patch(slot: Slot, from: number, data: Uint8Array): void {
+    const { bytes } = slot.buffer;
+    const { window } = slot.device;
+    if (window === undefined || !slot.isShown) {
+      bytes.set(data, from - slot.start);
       return;
     }
-    for (let extent = start - (start % EXTENT); extent < end; extent += EXTENT) {
-      const large = this.peek(device, EXTENT, extent);
-      if (large !== undefined) visit(large);
-      for (let block = extent; block < extent + EXTENT && block < end; block += BLOCK) {
-        const small = this.peek(device, BLOCK, block);
-        if (small !== undefined && small.end > start) visit(small);
-      }
-    }
+    const first = from - (from % PAGE);
+    const end = Math.min(slot.end, Math.ceil((from + data.length) / PAGE) * PAGE);
+    window.hide(first, end - first);
+    bytes.set(data, from - slot.start);
+    window.show(first, bytes.subarray(first - slot.start, end - slot.start));
   }
 
   /** Throws where the books do not balance; for tests. */
   checkInvariants(): void {
     let limbo = 0;
     for (const slot of this.#limbo) {
-      limbo += slot.length;
-      if (slot.resident || slot.pins <= 0) throw new Error(`slot ${slot.start} does not belong in limbo`);
+      limbo += slot.footprint;
+      if (slot.isResident || slot.isShown || slot.pins <= 0) throw new Error(`slot ${slot.start} does not belong in limbo`);
     }
     if (limbo !== this.#limboBytes) throw new Error('limbo is miscounted');
     if (this.bytes > this.capacity) throw new Error('the cache is over its bound');
     for (const slot of this.#slots.values()) {
-      if (!slot.resident || slot.pins < 0) throw new Error(`slot ${slot.start} does not belong in the cache`);
+      if (!slot.isResident || slot.pins < 0) throw new Error(`slot ${slot.start} does not belong in the cache`);
     }
+    let count = 0;
+    for (const device of this.#devices) {
+      let end = 0;
+      for (const slot of device.within(0, Number.MAX_SAFE_INTEGER)) {
+        if (slot.start < end || !slot.isResident) throw new Error(`slot ${slot.start} is in the way of another one`);
+        end = slot.end;
+        count++;
+      }
+    }
+    if (count !== this.slots) throw new Error('slots are missing');
+  }
+
+  /** What somebody else read from windows counts as used before anything has to go. */
+  #makeRoom(length: number): void {
+    if (this.#slots.calculatedSize + length <= this.capacity) return;
+    for (const device of this.#devices) {
+      if (device.window === undefined || device.isEmpty) continue;
+      device.window.takeHits((offset) => {
+        const slot = device.find(offset);
+        if (slot !== undefined) this.touch(slot);
+      });
+    }
+    while (this.#slots.calculatedSize + length > this.capacity && this.#slots.size > 0) this.#slots.pop();
+  }
+
+  #hide(slot: Slot): void {
+    if (!slot.isShown) return;
+    slot.isShown = false;
+    slot.device.window?.hide(slot.start, slot.length);
   }
 
   #retire(slot: Slot): void {
-    slot.resident = false;
+    slot.isResident = false;
+    slot.device.remove(slot);
+    this.#hide(slot);
     if (slot.pins === 0) {
       slot.buffer.release();
       return;
     }
     this.#limbo.add(slot);
-    this.#limboBytes += slot.length;
+    this.#limboBytes += slot.footprint;
   }
 }
 
-/** 2^38 slots of each length cover 2^53 bytes; 2^14 devices fit above them in a safe integer. */
-const SLOTS_PER_KIND = 2 ** 38;
-
-function keyOf(device: number, length: number, offset: number): number {
-  return (device * 2 + (length === EXTENT ? 1 : 0)) * SLOTS_PER_KIND + Math.floor(offset / length);
-}
-
-function deviceOf(key: number): number {
-  return Math.floor(key / SLOTS_PER_KIND / 2);
+/** Index of the first of `slots` that ends after `offset`; their number where none does. */
+function firstEndingAfter(slots: readonly Slot[], offset: number): number {
+  let low = 0;
+  let high = slots.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((slots[middle]?.end ?? 0) > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

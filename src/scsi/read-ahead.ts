@@ -1,8 +1,12 @@
 /**
  * Recognises sequential readers and says what to fetch before they ask. Several interleaved streams are
- * followed at once, whoever they belong to. Pure: offsets in, a range to fetch out; what is fetched and
- * where it is kept is the cache's affair.
+ * followed at once, whoever they belong to, and the reads of one may overtake each other, as the kernel's
+ * do. A reader who is confirmed by a second read soon has as much ahead of him as the limit allows, in
+ * stretches that end at extents, so that each of the commands behind them is one long run. Pure: offsets in, a
+ * range to fetch out; what is fetched and where it is kept is the cache's affair.
  */
+
+import { EXTENT } from './cache-store.ts';
 
 /** A stretch of the device, in bytes. */
 export interface Stretch {
@@ -11,20 +15,25 @@ export interface Stretch {
 }
 
 interface Stream {
-  /** Where the next read of the stream is expected. */
+  /** Everything before this was asked for by the reader. */
   next: number;
   /** Bytes to keep fetched ahead of `next`; 0 until a second read has confirmed the stream. */
   window: number;
   /** Everything before this was asked for already. */
   ahead: number;
+  /** Reads that came before those in front of them, joined where they touch. */
+  readonly early: { offset: number; end: number; reads: number }[];
 }
 
 /** Streams that are followed at once; the one that was idle longest gives way. */
 const MOST_STREAMS = 16;
-/** How far the reads of one confirmed stream may overtake each other: the kernel sends several at once. */
-const SLACK = 512 * 1024;
-const FIRST_WINDOW = 128 * 1024;
-const ALIGNMENT = 256 * 1024;
+/** How far the reads of one confirmed stream may overtake each other. */
+const SLACK = 4 * 1024 * 1024;
+/** Stretches of reads that have overtaken others; the oldest is forgotten. */
+const MOST_EARLY = 16;
+/** So many reads in a row beyond a gap: the reader has left it out. */
+const READS_OF_A_LEAP = 4;
+const FIRST_WINDOW = 256 * 1024;
 
 export class ReadAhead {
   readonly #limit: number;
@@ -36,22 +45,20 @@ export class ReadAhead {
     this.#limit = limit;
   }
 
-  /** Takes note of a read and returns what should be fetched now, which may reach beyond the end of the device. */
-  observe(offset: number, length: number): Stretch | undefined {
+  /**
+   * Takes note of a read and returns what should be fetched now, which may reach beyond the end of the device.
+   * `wasAhead`: it is the first to reach something that was fetched ahead; those before it may have gone unseen.
+   */
+  observe(offset: number, length: number, wasAhead = false): Stretch | undefined {
     if (this.#limit === 0 || length === 0) return undefined;
     const end = offset + length;
-    const index = this.#streams.findLastIndex((stream) => belongs(stream, offset, end));
-    const known = this.#streams[index];
-    if (known === undefined) {
-      this.#streams.push({ next: end, window: 0, ahead: end });
+    const stream = this.#find(offset, end, wasAhead);
+    if (stream === undefined) {
+      this.#streams.push({ next: end, window: 0, ahead: end, early: [] });
       if (this.#streams.length > MOST_STREAMS) this.#streams.shift();
       return undefined;
     }
-    this.#streams.splice(index, 1);
-    this.#streams.push(known);
-    if (end <= known.next) return undefined;
-    known.next = end;
-    return this.#extend(known, length);
+    return advance(stream, offset, end, wasAhead) ? this.#extend(stream, length) : undefined;
   }
 
   /** Forgets all streams. */
@@ -59,25 +66,81 @@ export class ReadAhead {
     this.#streams.length = 0;
   }
 
+  /** The stream that the read belongs to, made the most recently used one. */
+  #find(offset: number, end: number, wasAhead: boolean): Stream | undefined {
+    let index = this.#streams.length - 1;
+    while (index >= 0 && this.#streams[index]?.next !== offset) index--;
+    if (index < 0) index = this.#streams.findLastIndex((stream) => belongs(stream, offset, end, wasAhead));
+    const stream = this.#streams[index];
+    if (stream === undefined || index === this.#streams.length - 1) return stream;
+    this.#streams.splice(index, 1);
+    this.#streams.push(stream);
+    return stream;
+  }
+
   #extend(stream: Stream, length: number): Stretch | undefined {
     const from = Math.max(stream.ahead, stream.next);
-    if (stream.window === 0) stream.window = Math.min(this.#limit, Math.max(FIRST_WINDOW, 2 * length));
-    // Half a window is left: the next one has the time that it takes to read that half.
-    if (from - stream.next > stream.window / 2) return undefined;
+    if (stream.window === 0) stream.window = Math.min(this.#limit, Math.max(FIRST_WINDOW, 4 * length));
+    else if (stream.window < this.#limit) {
+      // Half a window is left: the next one has the time that it takes to read that half.
+      if (from - stream.next > stream.window / 2) return undefined;
+      stream.window = Math.min(this.#limit, 2 * stream.window);
+    }
     const to = alignedEnd(from, stream.next + stream.window);
+    // A full window is kept full, an extent at a time; what is less than one waits until it is worth a command.
+    if (to <= from || (to % EXTENT !== 0 && to - from < stream.window / 2)) return undefined;
     stream.ahead = to;
-    stream.window = Math.min(this.#limit, stream.window * 2);
-    return to > from ? { offset: from, length: to - from } : undefined;
+    return { offset: from, length: to - from };
   }
 }
 
-/** `to`, or a little less where that lets the next stretch begin at a boundary: one command for each of the cache's large slots. */
+/** Moves the reader on; false where he is no further than before, or the read is ahead of others that will come. */
+function advance(stream: Stream, offset: number, end: number, wasAhead: boolean): boolean {
+  if (end <= stream.next) return false;
+  if (stream.window === 0 || offset <= stream.next || wasAhead) stream.next = end;
+  else {
+    const run = noteEarly(stream.early, offset, end);
+    if (run.reads < READS_OF_A_LEAP) return false;
+    stream.next = run.end;
+  }
+  for (let index = 0; index < stream.early.length; ) {
+    const run = stream.early[index];
+    if (run === undefined || run.offset > stream.next) {
+      index++;
+      continue;
+    }
+    stream.next = Math.max(stream.next, run.end);
+    stream.early.splice(index, 1);
+    // What it reaches now may have come before it.
+    index = 0;
+  }
+  return true;
+}
+
+/** Adds a read to the early ones; returns the run of reads that it has become part of. */
+function noteEarly(early: Stream['early'], offset: number, end: number): { end: number; reads: number } {
+  const run = { offset, end, reads: 1 };
+  for (let index = early.length - 1; index >= 0; index--) {
+    const other = early[index];
+    if (other === undefined || other.end < run.offset || other.offset > run.end) continue;
+    run.offset = Math.min(run.offset, other.offset);
+    run.end = Math.max(run.end, other.end);
+    run.reads += other.reads;
+    early.splice(index, 1);
+  }
+  early.push(run);
+  if (early.length > MOST_EARLY) early.shift();
+  return run;
+}
+
+/** `to`, or a little less where that lets the next stretch begin with an extent: one command for each. */
 function alignedEnd(from: number, to: number): number {
-  const aligned = to - (to % ALIGNMENT);
+  const aligned = to - (to % EXTENT);
   return aligned > from ? aligned : to;
 }
 
-function belongs(stream: Stream, offset: number, end: number): boolean {
-  if (stream.window === 0) return offset === stream.next;
+function belongs(stream: Stream, offset: number, end: number, wasAhead: boolean): boolean {
+  if (stream.window === 0) return false;
+  if (wasAhead && offset < stream.ahead && end > stream.next) return true;
   return end > stream.next - SLACK && offset <= stream.next + SLACK;
 }

@@ -4,6 +4,7 @@
 
 import type { ImageFile } from '../../src/fuse/operations.ts';
 import type { Lease } from '../../src/scsi/block-device.ts';
+import type { StageWrite } from '../../src/scsi/write-staging.ts';
 
 /** A call that waits for the test. */
 export interface HeldCall {
@@ -23,6 +24,10 @@ export class MemoryImage implements ImageFile {
   /** While true, writes wait in `heldWrites`. */
   holdsWrites = false;
   readonly heldWrites: HeldCall[] = [];
+  /** While true, writes are taken before they end. */
+  isStaging = false;
+  /** What the next writes that are staged wait for before they are taken. */
+  readonly room: Promise<void>[] = [];
   /** What the next calls fail with, one each. */
   readonly readFailures: unknown[] = [];
   readonly writeFailures: unknown[] = [];
@@ -56,6 +61,18 @@ export class MemoryImage implements ImageFile {
     }
     if (this.writeFailures.length > 0) throw this.writeFailures.shift();
     this.bytes.set(data, offset);
+  }
+
+  get stage(): StageWrite | undefined {
+    if (!this.isStaging) return undefined;
+    return (offset, data, ended) => {
+      const taken = Uint8Array.from(data);
+      this.write(offset, taken).then(
+        () => ended(),
+        (error: unknown) => ended({ error }),
+      );
+      return this.room.shift();
+    };
   }
 
   async flush(): Promise<void> {

@@ -5,12 +5,14 @@
 
 import { sleep } from '../../src/clock.ts';
 import { errorCode } from '../../src/errors.ts';
-import { BlockCache, type CachedDevice } from '../../src/scsi/block-cache.ts';
+import { BlockCache } from '../../src/scsi/block-cache.ts';
 import { type ArenaSource, BufferPool } from '../../src/scsi/buffer-pool.ts';
+import type { CachedDevice } from '../../src/scsi/cached-device.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import type { ScsiCommand, ScsiPort } from '../../src/scsi/port.ts';
 import { check, type Injection } from './scripted-port.ts';
 import { SeededRandom } from './seeded-random.ts';
+import { ShownPages } from './shown-pages.ts';
 import { VirtualClock } from './virtual-clock.ts';
 import { WriteHistory } from './write-history.ts';
 
@@ -21,6 +23,8 @@ export interface Scenario {
   readonly dpoFua?: boolean;
   readonly retainedLimit: number;
   readonly cacheBytes: number;
+  /** Most bytes that are acknowledged before the device has them; 0 if absent. */
+  readonly staged?: number;
   readonly faults: readonly Fault[];
   readonly resets?: 'work' | 'unsupported';
   readonly maximumTransferBlocks?: number;
@@ -65,6 +69,7 @@ export class TortureRun {
   readonly #pool: BufferPool;
   readonly #port: TorturedPort;
   readonly #history: WriteHistory;
+  readonly #window: ShownPages;
   #remaining: number;
   #isOver = false;
   /** The moment at which the last flush that succeeded was asked for. */
@@ -78,6 +83,7 @@ export class TortureRun {
     this.#pool = new BufferPool(this.#port.memory);
     this.#port.medium.set(this.#random.bytes(this.#port.medium.length));
     this.#history = new WriteHistory(this.#port.medium);
+    this.#window = new ShownPages(this.#port.medium.length);
   }
 
   async complete(): Promise<void> {
@@ -101,8 +107,14 @@ export class TortureRun {
       clock: this.#clock,
       random: () => this.#random.fraction(),
     });
-    const cache = new BlockCache({ pool: this.#pool, bytes: this.#scenario.cacheBytes, readahead: 64 * 1024 });
+    const cache = new BlockCache({
+      pool: this.#pool,
+      bytes: this.#scenario.cacheBytes,
+      readahead: 64 * 1024,
+      staged: this.#scenario.staged ?? 0,
+    });
     const device = cache.attach(unit);
+    device.showIn(this.#window);
     this.#port.inject = (command) => this.#injection(command.cdb[0] ?? 0);
     this.#port.stall = (command) => isAccess(command.cdb[0] ?? 0) && this.#random.fraction() < 0.002;
     const faults = this.#faults();
@@ -113,6 +125,7 @@ export class TortureRun {
     this.#port.stall = undefined;
     this.#port.establish();
     await this.#read(device, 0, device.info.size);
+    while (device.stagedBytes > 0) await sleep(this.#clock, 100);
     // The power goes, and the initiator with it: what the last good flush covered has to be on the medium.
     device.detach();
     await unit.close();
@@ -131,6 +144,7 @@ export class TortureRun {
       else if (dice < 0.9) await this.#read(device, offset, length);
       else await this.#flush(device);
       cache.checkInvariants();
+      this.#checkWindow();
       if (this.#random.fraction() < 0.3) await sleep(this.#clock, this.#random.fraction() * 20);
     }
   }
@@ -138,6 +152,16 @@ export class TortureRun {
   async #write(device: CachedDevice, offset: number, length: number): Promise<void> {
     const data = this.#random.bytes(length);
     const end = this.#history.begin(offset, data);
+    if (device.stage !== undefined) {
+      const taken = device.stage(offset, data, (failure) => {
+        if (failure === undefined) return;
+        end('failed');
+        this.#expectExcuse('write', failure.error);
+      });
+      await taken;
+      end('acknowledged');
+      return;
+    }
     try {
       // Without DPOFUA a forced write ends after its flush, when others may have written the range again.
       await device.write(offset, data, { fua: this.#scenario.dpoFua === true && this.#random.fraction() < 0.1 });
@@ -176,6 +200,15 @@ export class TortureRun {
     } catch (error) {
       this.#expectExcuse('flush', error);
     }
+  }
+
+  /** What is shown must be what may be read at this moment. */
+  #checkWindow(): void {
+    const now = this.#history.tick();
+    this.#window.forEach((offset, bytes) => {
+      const bad = this.#history.firstImpossible(offset, bytes, now, now);
+      if (bad !== undefined) this.problems.push(`the window shows the impossible at ${bad}`);
+    });
   }
 
   /** Errors are allowed where the scenario gives a reason for them, and nowhere else. */

@@ -34,6 +34,7 @@ export class WriteHistory {
     return ++this.#now;
   }
 
+  /** Call what it returns when the write has ended; and once more with `failed` where it fails although it was acknowledged. */
   begin(offset: number, data: Uint8Array): (outcome: 'acknowledged' | 'failed') => void {
     const write: Write = {
       data: Uint8Array.from(data),
@@ -44,6 +45,10 @@ export class WriteHistory {
     };
     this.#underWay.add(write);
     return (outcome) => {
+      if (write.ended !== Number.POSITIVE_INFINITY) {
+        write.failed ||= outcome === 'failed';
+        return;
+      }
       write.ended = this.tick();
       write.failed = outcome === 'failed';
       this.#underWay.delete(write);

@@ -325,6 +325,106 @@ describe('a write that fails after it was acknowledged', () => {
   });
 });
 
+describe('a staged write', () => {
+  beforeEach(async () => {
+    image.isStaging = true;
+    image.holdsWrites = true;
+    await Promise.all([open(1), open(2)]);
+  });
+
+  it('is answered when it is taken, at once where there is room', async () => {
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
+    let makeRoom = () => {};
+    image.room.push(new Promise((resolve) => (makeRoom = resolve)));
+    const waiting = write(1, 10, Buffer.alloc(10));
+    expect(await isPending(waiting)).toBe(true);
+    makeRoom();
+    expect(await waiting).toBe(10);
+    await operations.drained();
+  });
+
+  it.each([
+    ['close', () => flush(1)],
+    ['fsync of any handle', () => fsync(2)],
+    ['the release of its handle', () => release(1)],
+  ])('is waited for by %s', async (_name, request) => {
+    await write(1, 0, Buffer.alloc(10));
+    const asked = request();
+    expect(await isPending(asked)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    expect(await asked).toBe(0);
+  });
+
+  it('goes up to the end, and fails with ENOSPC from there', async () => {
+    expect(await write(1, SIZE - 3, Buffer.alloc(10))).toBe(3);
+    expect(await write(1, SIZE, Buffer.alloc(10))).toBe(-errno.ENOSPC);
+  });
+
+  async function failed(code: Parameters<typeof failure>[0] = 'medium-error'): Promise<void> {
+    await write(1, 0, Buffer.alloc(10));
+    image.heldWrites.at(-1)?.fail(failure(code));
+    await isPending(Promise.resolve());
+  }
+
+  it('that fails is told to the next write, which is not done, the next fsync and the next close of its handle', async () => {
+    await failed('no-space');
+    expect(await write(1, 512, Buffer.alloc(10))).toBe(-errno.ENOSPC);
+    expect(image.heldWrites.length).toBe(1);
+    expect(await write(1, 512, Buffer.alloc(10))).toBe(10);
+    image.heldWrites.at(-1)?.succeed();
+    expect(await fsync(1)).toBe(-errno.ENOSPC);
+    expect(await fsync(1)).toBe(0);
+    expect(await flush(1)).toBe(-errno.ENOSPC);
+    expect(await flush(1)).toBe(0);
+  });
+
+  it('that fails is told to fsync, whoever closed a copy of the descriptor before', async () => {
+    await failed();
+    expect(await flush(1)).toBe(-errno.EIO);
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await flush(1)).toBe(0);
+  });
+
+  it('that fails is told once to each other handle that is open, but to none of its writes', async () => {
+    await failed();
+    expect(await write(2, 512, Buffer.alloc(10))).toBe(10);
+    image.heldWrites.at(-1)?.succeed();
+    expect(await fsync(2)).toBe(-errno.EIO);
+    expect(await flush(2)).toBe(0);
+    await open(3);
+    expect(await fsync(3)).toBe(0);
+  });
+
+  it('that fails while fsync or close waits for it is told there', async () => {
+    await write(1, 0, Buffer.alloc(10));
+    const asked = [fsync(1), flush(1), fsync(2)];
+    expect(await isPending(Promise.all(asked))).toBe(true);
+    image.heldWrites[0]?.fail(failure());
+    expect(await Promise.all(asked)).toEqual([-errno.EIO, -errno.EIO, -errno.EIO]);
+    expect(logged.length).toBeGreaterThan(0);
+  });
+
+  it('is lost with a device that goes, where no flush has covered it', async () => {
+    await write(1, 0, Buffer.alloc(10));
+    operations.detach(INODE);
+    operations.attach(INODE, new MemoryImage(SIZE));
+    image.heldWrites[0]?.succeed();
+    expect(await fsync(1)).toBe(-errno.EIO);
+  });
+});
+
+describe('a read that waits for nothing', () => {
+  it('is answered before the next request of its batch', async () => {
+    await open(1);
+    await operations.drained();
+    const lease = { segments: [Buffer.from('there')], release: () => {} };
+    operations.attach(INODE, Object.assign(image, { readNow: () => lease }));
+    const reading = read(1, 0, 5);
+    expect(operations.requestsInFlight).toBe(0);
+    expect(await reading).toEqual(Buffer.from('there'));
+  });
+});
+
 describe('an error that lost no data', () => {
   it.each(['write-protected', 'out-of-range'] as const)('is told to its writer alone: %s', async (code) => {
     await Promise.all([open(1), open(2)]);

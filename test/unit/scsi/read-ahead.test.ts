@@ -19,7 +19,7 @@ describe('read-ahead', () => {
   it('asks for nothing until a second read follows the first', () => {
     const ahead = new ReadAhead(1 * MIB);
     expect(ahead.observe(0, 4096)).toBeUndefined();
-    expect(ahead.observe(4096, 4096)).toEqual({ offset: 8192, length: 128 * KIB });
+    expect(ahead.observe(4096, 4096)).toEqual({ offset: 8192, length: 256 * KIB });
   });
 
   it('asks for each byte once, without gaps, ahead of the reader and within its limit', () => {
@@ -39,7 +39,7 @@ describe('read-ahead', () => {
 
   it('widens its window up to the limit', () => {
     const lengths = sequential(new ReadAhead(1 * MIB), 0, 16 * MIB, 64 * KIB).map(({ length }) => length);
-    expect(lengths[0]).toBe(128 * KIB);
+    expect(lengths[0]).toBe(256 * KIB);
     expect(Math.max(...lengths)).toBeLessThanOrEqual(1 * MIB);
     expect(Math.max(...lengths)).toBeGreaterThanOrEqual(512 * KIB);
   });
@@ -61,6 +61,43 @@ describe('read-ahead', () => {
     let fetched = 0;
     for (const index of order) fetched += ahead.observe(index * 128 * KIB, 128 * KIB)?.length ?? 0;
     expect(fetched).toBeGreaterThan(1 * MIB);
+  });
+
+  it('keeps a full window full, an extent at a time', () => {
+    const stretches = sequential(new ReadAhead(4 * MIB), 0, 16 * MIB, 1 * MIB);
+    expect(stretches.slice(0, 3).map(({ offset, length }) => [offset / MIB, length / MIB])).toEqual([
+      [2, 4],
+      [6, 1],
+      [7, 1],
+    ]);
+    const steady = sequential(new ReadAhead(4 * MIB), 0, 32 * MIB, 64 * KIB).filter(({ offset }) => offset > 8 * MIB);
+    for (const { offset, length } of steady) expect([offset % MIB, length]).toEqual([0, MIB]);
+  });
+
+  it('follows a reader who has reached what was fetched ahead, whatever he read unseen before', () => {
+    const ahead = new ReadAhead(4 * MIB);
+    ahead.observe(0, MIB);
+    expect(ahead.observe(MIB, MIB)).toEqual({ offset: 2 * MIB, length: 4 * MIB });
+    expect(ahead.observe(3 * MIB, 4096, true)).toEqual({ offset: 6 * MIB, length: 1 * MIB });
+    expect(ahead.observe(5 * MIB, 4096, true)).toEqual({ offset: 7 * MIB, length: 2 * MIB });
+  });
+
+  it('is not carried away by random reads near a stream', () => {
+    const ahead = new ReadAhead(1 * MIB);
+    ahead.observe(8 * MIB, 4096);
+    ahead.observe(8 * MIB + 4096, 4096);
+    const random = new SeededRandom(3);
+    for (let turn = 0; turn < 1000; turn++) {
+      expect(ahead.observe(8 * MIB + 8192 + random.between(1, 900) * 4096, 1024)).toBeUndefined();
+    }
+    expect(ahead.observe(8 * MIB + 8192, 512 * KIB)).toBeDefined();
+  });
+
+  it('goes along with a reader who leaves something out', () => {
+    const ahead = new ReadAhead(1 * MIB);
+    sequential(ahead, 0, 1 * MIB, 128 * KIB);
+    const afterwards = sequential(ahead, 2 * MIB, 4 * MIB, 128 * KIB);
+    expect(afterwards[0]?.offset).toBe(2 * MIB + 512 * KIB);
   });
 
   it('asks for nothing where the limit is 0', () => {

@@ -1,0 +1,422 @@
+/**
+ * One device seen through the block cache. Reads are leases of cache memory, without a copy. Writes are staged where
+ * that is wanted (write-staging.ts), else they go to the device first; what is held of their range follows them. The
+ * cache never holds the only copy of anything (I7), and dropping a slot is always allowed.
+ *
+ * Coherence in one paragraph: a slot is filled by one command, which goes out when nothing that is staged
+ * overlaps it, and is found by lookups only if no overlapping write of this mount was acknowledged since it
+ * went out. When a write is acknowledged, and no later, slots of its range that are idle are patched, in the window
+ * too; slots that somebody reads from or fills are dropped, so that a lease never changes under its reader and a
+ * fill that began before the write is never found by a read that begins after it. Must not know SCSI, nor who reads.
+ */
+
+import { IserfsError } from '../errors.ts';
+import { unlessAborted } from './abort.ts';
+import type { BlockDevice, BlockDeviceInfo, Lease, WriteOptions } from './block-device.ts';
+import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
+import { type CachedRanges, type CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
+import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import type { PageWindow } from './page-window.ts';
+import { ReadAhead, type Stretch } from './read-ahead.ts';
+import { type StageWrite, type WriteEnded, WriteStaging } from './write-staging.ts';
+
+/** A device that the cache can stand before. One that tells of changes is listened to. */
+export type CacheableDevice = BlockDevice & {
+  onChange?(listener: DeviceChangeListener): () => void;
+  onWriteError?(listener: WriteErrorListener): () => void;
+};
+
+export interface CachedDeviceStats {
+  /** Reads that waited for no device, those that the window answered included. */
+  readonly hits: number;
+  readonly misses: number;
+  readonly readaheadBytes: number;
+}
+
+export interface CachedDeviceParts {
+  readonly pool: BufferPool;
+  /** Absent: every read is a command of its own. */
+  readonly store: CacheStore | undefined;
+  readonly readahead: number;
+  readonly staged: number;
+}
+
+/** The slots of one device, and where they are kept. */
+interface Held {
+  readonly store: CacheStore;
+  readonly ranges: CachedRanges;
+}
+
+/** Slots in the way of a stream that are no longer than this are dropped rather than read around, a command for each gap. */
+const LONGEST_IN_THE_WAY = 64 * 1024;
+
+/** One device seen through the cache. Made by `BlockCache.attach`. */
+export class CachedDevice {
+  /** Takes a write of up to `MAX_RUN` bytes, to be acknowledged before the device has it. Undefined where nothing is staged: use `write`. */
+  readonly stage: StageWrite | undefined;
+  readonly #device: CacheableDevice;
+  readonly #pool: BufferPool;
+  readonly #held: Held | undefined;
+  readonly #staging: WriteStaging | undefined;
+  readonly #readAhead: ReadAhead;
+  readonly #unsubscribe: () => void;
+  #opens = 0;
+  #hits = 0;
+  #misses = 0;
+  #readaheadBytes = 0;
+  #readaheadInFlight = 0;
+
+  constructor(device: CacheableDevice, { pool, store, readahead, staged }: CachedDeviceParts) {
+    this.#device = device;
+    this.#pool = pool;
+    this.#held = store === undefined ? undefined : { store, ranges: store.register() };
+    this.#readAhead = new ReadAhead(store === undefined ? 0 : Math.min(readahead, Math.floor(store.capacity / 4)));
+    this.#staging = staged === 0 ? undefined : this.#makeStaging(staged);
+    this.stage = this.#staging === undefined ? undefined : (...write) => this.#staging?.stage(...write);
+    this.#unsubscribe =
+      device.onChange?.((change) => {
+        if (change.type === 'contents') this.invalidate();
+      }) ?? (() => {});
+  }
+
+  get info(): BlockDeviceInfo {
+    return this.#device.info;
+  }
+
+  get stats(): CachedDeviceStats {
+    const hits = this.#hits + (this.#held?.ranges.window?.hits ?? 0);
+    return { hits, misses: this.#misses, readaheadBytes: this.#readaheadBytes };
+  }
+
+  /** Bytes of writes that were acknowledged and that the device does not have yet. */
+  get stagedBytes(): number {
+    return this.#staging?.bytes ?? 0;
+  }
+
+  /** What `read` gives, where that is all there already; undefined where it has to be waited for. */
+  readNow(offset: number, length: number): Lease | undefined {
+    if (this.#held === undefined || length <= 0) return undefined;
+    const { store, ranges } = this.#held;
+    const slots = validSlots(ranges, offset, offset + length);
+    if (slots === undefined) return undefined;
+    this.#hits++;
+    for (const slot of slots) store.pin(slot);
+    this.#noteUse(this.#held, slots, offset, length);
+    return leaseOf(store, slots, offset, length);
+  }
+
+  /**
+   * The bytes of a range, where they lie; release the lease when they are used. Throws `out-of-range`
+   * where the range leaves the device. `signal` ends the wait; a command that others may wait for goes on.
+   */
+  async read(offset: number, length: number, options: { readonly signal?: AbortSignal } = {}): Promise<Lease> {
+    this.#checkRange(offset, length);
+    if (length === 0) return { segments: [], release: () => {} };
+    const now = this.readNow(offset, length);
+    if (now !== undefined) return now;
+    const held = this.#held;
+    this.#misses++;
+    // What does not fit in half of the cache would only push out everything else.
+    if (held === undefined || length * 2 > held.store.capacity || !held.store.hasRoom) {
+      return await this.#readDirectly(offset, length, options);
+    }
+    return await this.#readThrough(held, offset, length, options.signal);
+  }
+
+  /** Resolves after GOOD from the device; see `BlockDevice.write`. What is held of the range follows, or leaves after a failure. */
+  async write(offset: number, data: Uint8Array, options: WriteOptions = {}): Promise<void> {
+    if (this.stage !== undefined) {
+      this.#checkRange(offset, data.length);
+      await endOf(this.stage, offset, data, options.memory);
+      if (options.fua === true) await this.flush();
+      return;
+    }
+    try {
+      await this.#device.write(offset, data, options);
+    } catch (error) {
+      this.#drop(offset, data.length);
+      throw error;
+    }
+    this.#update(offset, data);
+  }
+
+  /**
+   * Has `work` change what the device holds of a range by other means than a write. What is staged of the range goes
+   * first, and nothing is held of it afterwards.
+   */
+  async change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
+    await this.#staging?.settledWithin(offset, length);
+    try {
+      await work();
+    } finally {
+      this.#drop(offset, length);
+    }
+  }
+
+  /** See `BlockDevice.flush`. Waits for what is staged, and fails with it. */
+  async flush(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    if (this.#staging !== undefined) {
+      const failure = await unlessAborted(this.#staging.settled(), options.signal);
+      if (failure !== undefined) throw failure.error;
+    }
+    await this.#device.flush(options);
+  }
+
+  /** Calls `listener` when a write that the device acknowledged turns out to have failed. */
+  onWriteError(listener: WriteErrorListener): () => void {
+    return this.#device.onWriteError?.(listener) ?? (() => {});
+  }
+
+  /** Shows what is held, and what will be, in `window` from now on, and in no other one. A device of which nothing is kept shows nothing. */
+  showIn(window: PageWindow | undefined): void {
+    if (this.#held === undefined || this.#held.ranges.window === window) return;
+    const { store, ranges } = this.#held;
+    this.#hits += ranges.window?.hits ?? 0;
+    store.moveTo(ranges, window);
+    this.#hits -= window?.hits ?? 0;
+  }
+
+  /** Drops what is held of the device. */
+  invalidate(): void {
+    this.#drop(0, Number.MAX_SAFE_INTEGER);
+    this.#readAhead.reset();
+  }
+
+  /** Somebody opens the device: the first to do so sees nothing from before. Pair it with `closed`. */
+  opened(): void {
+    if (this.#opens === 0) this.invalidate();
+    this.#opens++;
+  }
+
+  closed(): void {
+    if (this.#opens > 0) this.#opens--;
+  }
+
+  /** Drops everything, shows nothing and listens no more; the device itself is not touched. Read no more after it. */
+  detach(): void {
+    this.#unsubscribe();
+    this.invalidate();
+    this.showIn(undefined);
+    if (this.#held !== undefined) this.#held.store.unregister(this.#held.ranges);
+  }
+
+  #makeStaging(bytes: number): WriteStaging {
+    return new WriteStaging({
+      device: this.#device,
+      pool: this.#pool,
+      bytes,
+      taken: (offset, data) => this.#update(offset, data),
+      failed: (offset, length) => this.#drop(offset, length),
+    });
+  }
+
+  #checkRange(offset: number, length: number): void {
+    const { size } = this.#device.info;
+    if (offset >= 0 && length >= 0 && offset + length <= size && Number.isSafeInteger(offset) && Number.isInteger(length)) return;
+    throw new IserfsError('out-of-range', `${length} bytes at ${offset} are not within the ${size} bytes of the device`);
+  }
+
+  /** Into memory that nobody else sees, one command where the device allows it. */
+  async #readDirectly(offset: number, length: number, options: { readonly signal?: AbortSignal }): Promise<Lease> {
+    const written = this.#staging?.settledWithin(offset, length);
+    if (written !== undefined) await unlessAborted(written, options.signal);
+    const buffers: PoolBuffer[] = [];
+    for (let at = 0; at < length; at += MAX_RUN) buffers.push(this.#pool.acquire(Math.min(MAX_RUN, length - at)));
+    const release = () => {
+      for (const buffer of buffers) buffer.release();
+    };
+    const reads = buffers.map((buffer, index) => this.#device.read(offset + index * MAX_RUN, buffer.bytes, options));
+    // The buffers are lent until the last read has settled, also where an earlier one failed.
+    const outcomes = await Promise.allSettled(reads);
+    for (const outcome of outcomes) {
+      if (outcome.status === 'fulfilled') continue;
+      release();
+      throw outcome.reason;
+    }
+    return { segments: buffers.map((buffer) => buffer.bytes), release: once(release) };
+  }
+
+  async #readThrough(held: Held, offset: number, length: number, signal: AbortSignal | undefined): Promise<Lease> {
+    const end = offset + length;
+    const slots: Slot[] = [];
+    const pending: Promise<void>[] = [];
+    for (let at = offset; at < end; ) {
+      const slot = this.#slotAt(held, at, end);
+      slots.push(slot);
+      if (slot.filled !== undefined) pending.push(slot.filled);
+      at = slot.end;
+    }
+    this.#noteUse(held, slots, offset, length);
+    try {
+      await unlessAborted<unknown>(pending.length === 1 ? (pending[0] ?? Promise.resolve()) : Promise.all(pending), signal);
+    } catch (error) {
+      ignoreFailures(pending);
+      for (const slot of slots) held.store.unpin(slot);
+      throw error;
+    }
+    return leaseOf(held.store, slots, offset, length);
+  }
+
+  /** The slot that holds `at`, pinned; or a new one, which is being filled, and ends with the page in which `end` lies at the latest. */
+  #slotAt({ store, ranges }: Held, at: number, end: number): Slot {
+    const present = ranges.find(at);
+    if (present !== undefined) {
+      store.pin(present);
+      store.touch(present);
+      return present;
+    }
+    const start = at - (at % PAGE);
+    const wanted = Math.min(Math.ceil(end / PAGE) * PAGE, start + store.longestSlot, this.#device.info.size);
+    const slot = store.create(ranges, start, Math.min(wanted, ranges.gapEnd(start)));
+    slot.filled = this.#fill(store, slot);
+    return slot;
+  }
+
+  /** One command. The slot is pinned for as long as it may write into its memory. */
+  async #fill(store: CacheStore, slot: Slot): Promise<void> {
+    store.pin(slot);
+    try {
+      const written = this.#staging?.settledWithin(slot.start, slot.length);
+      if (written !== undefined) await written;
+      await this.#device.read(slot.start, slot.buffer.bytes);
+      slot.filled = undefined;
+      store.show(slot);
+    } catch (error) {
+      // Whoever wants it again starts afresh.
+      store.drop(slot);
+      throw error;
+    } finally {
+      store.unpin(slot);
+    }
+  }
+
+  /** Somebody reads from `slots`, which he has pinned: shows them, and fetches what he will want next. */
+  #noteUse(held: Held, slots: readonly Slot[], offset: number, length: number): void {
+    let wasAhead = false;
+    for (const slot of slots) {
+      held.store.touch(slot);
+      if (!slot.isAhead) continue;
+      wasAhead = true;
+      slot.isAhead = false;
+      held.store.show(slot);
+    }
+    const ahead = this.#readAhead.observe(offset, length, wasAhead);
+    if (ahead !== undefined) this.#fetchAhead(held, ahead);
+  }
+
+  #fetchAhead(held: Held, stretch: Stretch): void {
+    const { store, ranges } = held;
+    const end = Math.min(stretch.offset + stretch.length, this.#device.info.size);
+    // To whole pages, so that the next stretch does not begin inside one that is on its way.
+    for (let at = stretch.offset - (stretch.offset % PAGE); at < end; ) {
+      const until = Math.min(end, at - (at % EXTENT) + EXTENT);
+      clearTheWay(held, at, until);
+      while (at < until) {
+        const isNew = ranges.find(at) === undefined;
+        if (isNew && (!store.hasRoom || this.#readaheadInFlight * 4 > store.capacity)) return;
+        const slot = this.#slotAt(held, at, until);
+        if (isNew && slot.filled !== undefined) {
+          slot.isAhead = true;
+          this.#countReadahead(slot.length, slot.filled);
+        }
+        store.unpin(slot);
+        at = slot.end;
+      }
+    }
+  }
+
+  /** Failures of a fetch that nobody asked for are of no interest: who asks will see his own. */
+  #countReadahead(length: number, filled: Promise<void>): void {
+    this.#readaheadBytes += length;
+    this.#readaheadInFlight += length;
+    const ended = () => {
+      this.#readaheadInFlight -= length;
+    };
+    filled.then(ended, ended);
+  }
+
+  /** The device has `data` at `offset`, or will have it before anything that is read from it. */
+  #update(offset: number, data: Uint8Array): void {
+    if (this.#held === undefined) return;
+    const { store, ranges } = this.#held;
+    const end = offset + data.length;
+    for (const slot of ranges.within(offset, end)) {
+      if (slot.pins > 0) {
+        store.drop(slot);
+        continue;
+      }
+      const from = Math.max(offset, slot.start);
+      store.patch(slot, from, data.subarray(from - offset, Math.min(end, slot.end) - offset));
+    }
+  }
+
+  #drop(offset: number, length: number): void {
+    if (this.#held === undefined) return;
+    const { store, ranges } = this.#held;
+    for (const slot of ranges.within(offset, offset + length)) store.drop(slot);
+  }
+}
+
+/** Drops short slots where they do not hold all of the range, so that one command can. */
+function clearTheWay({ store, ranges }: Held, start: number, end: number): void {
+  const slots = ranges.within(start, end);
+  let held = 0;
+  for (const slot of slots) held += Math.min(slot.end, end) - Math.max(slot.start, start);
+  if (held >= end - start) return;
+  for (const slot of slots) {
+    if (slot.start >= start && slot.length <= LONGEST_IN_THE_WAY && slot.pins === 0) store.drop(slot);
+  }
+}
+
+/** The slots that hold the range, if they do and all of it is valid. */
+function validSlots(ranges: CachedRanges, offset: number, end: number): Slot[] | undefined {
+  const first = ranges.find(offset);
+  if (first === undefined || first.filled !== undefined) return undefined;
+  const slots = [first];
+  for (let at = first.end; at < end; ) {
+    const slot = ranges.find(at);
+    if (slot === undefined || slot.filled !== undefined) return undefined;
+    slots.push(slot);
+    at = slot.end;
+  }
+  return slots;
+}
+
+/** A lease of the part of slots, which are pinned for it, that a read asked for. */
+function leaseOf(store: CacheStore, slots: readonly Slot[], offset: number, length: number): Lease {
+  const end = offset + length;
+  return {
+    segments: slots.map(({ start, buffer }) => buffer.bytes.subarray(Math.max(0, offset - start), end - start)),
+    release: once(() => {
+      for (const slot of slots) store.unpin(slot);
+    }),
+  };
+}
+
+/** Stages `data`, which may be of any length, and resolves when the device has it. */
+async function endOf(stage: StageWrite, offset: number, data: Uint8Array, memory: WriteOptions['memory']): Promise<void> {
+  const ends: Promise<void>[] = [];
+  for (let at = 0; at < data.length; at += MAX_RUN) {
+    const piece = data.subarray(at, at + MAX_RUN);
+    ends.push(
+      new Promise((resolve, reject) => {
+        const ended: WriteEnded = (failure) => (failure === undefined ? resolve() : reject(failure.error));
+        void stage(offset + at, piece, ended, memory);
+      }),
+    );
+  }
+  for (const outcome of await Promise.allSettled(ends)) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
+function ignoreFailures(pending: readonly Promise<void>[]): void {
+  void Promise.allSettled(pending);
+}
+
+function once(release: () => void): () => void {
+  let released = false;
+  return () => {
+    if (released) throw new Error('a lease was released twice');
+    released = true;
+    release();
+  };
+}
