@@ -6,6 +6,8 @@
  * and the number of requests in flight.
  */
 
+import type { SharedMemory } from './block-device.ts';
+
 /** Allocates arenas. The default is ordinary memory; an RDMA transport brings registered memory. */
 export interface ArenaSource {
   /** `length` zeroed bytes, page aligned where the platform can. */
@@ -119,6 +121,26 @@ export class BufferPool {
     }
     this.#buffers.delete(arena.buffer);
     this.#source.free(arena.buffer);
+  }
+}
+
+/** A run with several users. Whoever makes it is the first. */
+export class SharedRun implements SharedMemory {
+  readonly length: number;
+  readonly #buffer: PoolBuffer;
+  #users = 1;
+
+  constructor(buffer: PoolBuffer) {
+    this.#buffer = buffer;
+    this.length = roundUpToRun(buffer.bytes.length);
+  }
+
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    if (--this.#users === 0) this.#buffer.release();
   }
 }
 
