@@ -52,6 +52,7 @@ export class RetainedWrites {
   readonly #pressure: () => void;
   /** Ascending, never overlapping. */
   #pieces: Piece[] = [];
+  /** What was retained for its owner, by what it lies in: several pieces may lie in the same. */
   readonly #runs = new Map<SharedMemory, Run>();
   readonly #waiters = new Set<Waiter>();
   #held = 0;
@@ -133,21 +134,15 @@ export class RetainedWrites {
    * is none. Whoever reserved room cancels the reservation afterwards.
    */
   keep(offset: number, data: Uint8Array, memory?: SharedMemory): void {
-    if (memory === undefined) this.#keepCopy(offset, data);
-    else this.#keepPiece(offset, data, memory);
+    if (memory === undefined) {
+      const buffer = this.#pool.acquire(data.length);
+      buffer.bytes.set(data);
+      this.#keepPiece(offset, buffer.bytes, this.#runOf(new SharedRun(buffer)));
+    } else this.#keepPiece(offset, data, this.#retain(memory));
     if (this.#held * 2 > this.#limit) this.#pressure();
   }
 
-  #keepCopy(offset: number, data: Uint8Array): void {
-    const buffer = this.#pool.acquire(data.length);
-    buffer.bytes.set(data);
-    const memory = new SharedRun(buffer);
-    this.#keepPiece(offset, buffer.bytes, memory);
-    memory.release();
-  }
-
-  #keepPiece(offset: number, data: Uint8Array, memory: SharedMemory): void {
-    const run = this.#retain(memory);
+  #keepPiece(offset: number, data: Uint8Array, run: Run): void {
     const at = this.#cut(offset, offset + data.length);
     this.#pieces.splice(at, 0, {
       offset,
@@ -166,8 +161,14 @@ export class RetainedWrites {
       return known;
     }
     memory.retain();
-    const run: Run = { memory, size: memory.length ?? MAX_RUN, pieces: 1 };
+    const run = this.#runOf(memory);
     this.#runs.set(memory, run);
+    return run;
+  }
+
+  /** `memory`, of which we are a user, with its first piece. */
+  #runOf(memory: SharedMemory): Run {
+    const run: Run = { memory, size: memory.length ?? MAX_RUN, pieces: 1 };
     this.#held += run.size;
     return run;
   }
