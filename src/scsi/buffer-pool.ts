@@ -140,7 +140,7 @@ export class SharedRun implements SharedMemory {
   }
 
   release(): void {
-    if (--this.#users === 0) this.#buffer.release();
+    if (--this.#users <= 0) this.#buffer.release();
   }
 }
 
