@@ -143,9 +143,7 @@ export const bytes = (offset: number, length: number): Field<Uint8Array> => ({
   get: (view) => new Uint8Array(view.buffer, view.byteOffset + offset, length),
   set: (view, value) => {
     if (value.length > length) throw new RangeError(`${value.length} bytes do not fit in ${length}`);
-    const target = new Uint8Array(view.buffer, view.byteOffset + offset, length);
-    target.set(value);
-    target.fill(0, value.length);
+    for (let index = 0; index < length; index++) view.setUint8(offset + index, value[index] ?? 0);
   },
 });
 

@@ -8,7 +8,7 @@
 
 import { sleep } from '../clock.ts';
 import { describeAt, describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
-import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
+import type { ExecuteOptions, Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
 import type { Traits } from './datamover/datamover.ts';
 import { describeKeys } from './iscsi/keys.ts';
@@ -134,7 +134,7 @@ export class Initiator implements ScsiPort {
 
   // ---- ScsiPort ----
 
-  execute(command: ScsiCommand, options: { signal?: AbortSignal; timeoutMs?: number } = {}): Promise<ScsiResult> {
+  execute(command: ScsiCommand, options: ExecuteOptions = {}): Promise<ScsiResult> {
     return new Promise((resolve, reject) => {
       const active = this.#active;
       const { signal } = options;
@@ -151,8 +151,8 @@ export class Initiator implements ScsiPort {
       const abort = active.session.submit({
         lun: command.lun,
         cdb: command.cdb,
-        ...(command.dataIn === undefined ? {} : { dataIn: command.dataIn }),
-        ...(command.dataOut === undefined ? {} : { dataOut: command.dataOut }),
+        dataIn: command.dataIn,
+        dataOut: command.dataOut,
         timeoutMs: options.timeoutMs ?? this.#options.commandTimeoutMs,
         succeed: (result) => {
           signal?.removeEventListener('abort', onAbort);

@@ -17,11 +17,13 @@ export interface BlockDeviceInfo {
 export interface WriteOptions {
   readonly signal?: AbortSignal;
   readonly fua?: boolean;
-  readonly memory?: SharedMemory;
+  readonly memory?: SharedMemory | undefined;
 }
 
 /** Memory with several users: it goes back to where it came from with the last one. Its maker holds it once. */
 export interface SharedMemory {
+  /** Bytes that whoever retains it keeps from any other use, for those who account for that; `MAX_RUN` where it is not said. */
+  readonly length?: number;
   /** One more user: pair it with `release`. */
   retain(): void;
   release(): void;

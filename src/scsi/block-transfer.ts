@@ -5,8 +5,9 @@
  */
 
 import { IserfsError } from '../errors.ts';
+import type { SharedMemory } from './block-device.ts';
 import { type BlockRun, chunkBlocks, chunkRun, coveringBlocks } from './block-range.ts';
-import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
+import { type BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from './buffer-pool.ts';
 import { readCdb, writeCdb } from './cdb.ts';
 import type { CommandRunner, Passage } from './command-runner.ts';
 import type { Gate } from './gate.ts';
@@ -53,50 +54,27 @@ export class BlockTransfer {
   }
 
   /** Fills `into` from `offset`; borrows it until the promise settles, also where it rejects early. */
-  async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+  read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     const run = coveringBlocks(offset, into.length, this.#format().blockLength);
-    await this.#forEachChunk(run, async (chunk, format) => {
+    return this.#forEachChunk(run, (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
-      if (start >= 0 && end <= into.length) {
-        await this.#readBlocks(chunk, into.subarray(start, end), format, signal);
-        return;
-      }
-      const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
-      try {
-        await this.#readBlocks(chunk, bounce.bytes, format, signal);
-        const skip = Math.max(0, -start);
-        into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
-      } finally {
-        bounce.release();
-      }
+      if (start < 0 || end > into.length) return this.#readPart(chunk, start, into, format, signal);
+      return this.#readBlocks(chunk, view(into, start, end), format, signal);
     });
   }
 
-  /** Writes `from` at `offset`; borrows it likewise. Resolves after GOOD for all of it. */
-  async write(
-    offset: number,
-    from: Uint8Array,
-    options: { readonly signal?: AbortSignal | undefined; readonly fua: boolean },
-  ): Promise<void> {
+  /** Writes `from` at `offset`; borrows it likewise, and where there is `memory` retains it as long as it must. Resolves after GOOD for all of it. */
+  write(offset: number, from: Uint8Array, options: TransferWriteOptions): Promise<void> {
     const { pool } = this.#options;
     const run = coveringBlocks(offset, from.length, this.#format().blockLength);
-    await this.#forEachChunk(run, async (chunk, format) => {
+    return this.#forEachChunk(run, (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
       const isWhole = start >= 0 && end <= from.length;
-      if (isWhole && (!pool.isRegistered || pool.holds(from))) {
-        await this.#writeBlocks(chunk, from.subarray(start, end), format, options);
-        return;
-      }
-      const staged = isWhole
-        ? this.#stage(from.subarray(start, end))
-        : await this.#modify(chunk, start, from, format, options.signal);
-      try {
-        await this.#writeBlocks(chunk, staged.bytes, format, options);
-      } finally {
-        staged.release();
-      }
+      if (!isWhole || (pool.isRegistered && !pool.holds(from))) return this.#writeStaged(chunk, start, from, format, options);
+      const memory = isWorthKeeping(options.memory, from.length) ? options.memory : undefined;
+      return this.#writeBlocks(chunk, view(from, start, end), format, { ...options, memory });
     });
   }
 
@@ -123,6 +101,45 @@ export class BlockTransfer {
       }
     };
     await all(Array.from({ length: REPLAY_DEPTH }, worker));
+  }
+
+  /** Blocks of which `into`, which begins `start` bytes after them, wants a part. */
+  async #readPart(
+    chunk: BlockRun,
+    start: number,
+    into: Uint8Array,
+    format: Format,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
+    try {
+      await this.#readBlocks(chunk, bounce.bytes, format, signal);
+      const skip = Math.max(0, -start);
+      into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
+    } finally {
+      bounce.release();
+    }
+  }
+
+  /** From a copy: where `from`, which begins `start` bytes after the blocks, is not all of them or lies where the transport cannot send it from. */
+  async #writeStaged(
+    chunk: BlockRun,
+    start: number,
+    from: Uint8Array,
+    format: Format,
+    options: TransferWriteOptions,
+  ): Promise<void> {
+    const length = chunk.blocks * format.blockLength;
+    const isWhole = start >= 0 && start + length <= from.length;
+    const buffer = isWhole
+      ? this.#stage(from.subarray(start, start + length))
+      : await this.#modify(chunk, start, from, format, options.signal);
+    const memory = new SharedRun(buffer);
+    try {
+      await this.#writeBlocks(chunk, buffer.bytes, format, { ...options, memory });
+    } finally {
+      memory.release();
+    }
   }
 
   /** A copy where the transport can send it from. */
@@ -185,25 +202,23 @@ export class BlockTransfer {
     throw new IserfsError('not-ready', 'the device was reset again and again while it was read');
   }
 
-  async #writeBlocks(
-    chunk: BlockRun,
-    data: Uint8Array,
-    format: Format,
-    options: { readonly signal?: AbortSignal | undefined; readonly fua: boolean },
-  ): Promise<void> {
+  /** `options.memory` is retained for as long as `data`, which lies in it, must stay. */
+  async #writeBlocks(chunk: BlockRun, data: Uint8Array, format: Format, options: TransferWriteOptions): Promise<void> {
     const { retained, passage, device } = this.#options;
+    const { signal, fua, memory } = options;
     const offset = chunk.lba * format.blockLength;
-    const isVolatile = () => device().writeCache !== 'none' && !options.fua;
+    const isVolatile = () => device().writeCache !== 'none' && !fua;
     let reservation: Reservation | undefined;
-    if (isVolatile()) reservation = await retained.reserve(data.length, options.signal);
+    if (isVolatile()) reservation = retained.tryReserve(data.length) ?? (await retained.reserve(data.length, signal));
     try {
       await this.#issueWrite(chunk, data, format, {
-        ...options,
+        signal,
+        fua,
         passage,
         onIssue: () => this.#checkLength(chunk.blocks, data.length),
         onGood: () => {
           // The cache may have been switched on or off meanwhile: what holds is what the device says now.
-          if (isVolatile()) retained.keep(offset, data);
+          if (isVolatile()) retained.keep(offset, data, memory);
           else retained.supersede(offset, data.length);
         },
       });
@@ -212,7 +227,7 @@ export class BlockTransfer {
     }
   }
 
-  async #issueWrite(
+  #issueWrite(
     { lba, blocks }: BlockRun,
     data: Uint8Array,
     format: Format,
@@ -223,17 +238,17 @@ export class BlockTransfer {
       readonly onIssue?: () => void;
       readonly onGood?: () => void;
     },
-  ): Promise<void> {
+  ): Promise<number> {
     const { signal, fua, passage, onIssue, onGood } = options;
-    await this.#options.runner.run(
+    return this.#options.runner.run(
       {
         cdb: writeCdb({ lba, blocks, size: format.cdbSize, fua }),
         dataOut: data,
         changes: { offset: lba * format.blockLength, length: data.length },
         lba,
         signal,
-        ...(onIssue && { onIssue }),
-        ...(onGood && { onGood }),
+        onIssue,
+        onGood,
       },
       passage,
     );
@@ -268,6 +283,26 @@ export class BlockTransfer {
     }
     return this.#formatted.format;
   }
+}
+
+interface TransferWriteOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly fua: boolean;
+  /** What the data lies in. */
+  readonly memory?: SharedMemory | undefined;
+}
+
+/**
+ * Whether `length` bytes are retained in the `memory` they lie in rather than copied. As with a copy, which is rounded up to
+ * a power of two, they are to be at least half of what is then out of use.
+ */
+function isWorthKeeping(memory: SharedMemory | undefined, length: number): boolean {
+  return memory !== undefined && length * 2 >= (memory.length ?? MAX_RUN);
+}
+
+/** `bytes` from `start` to `end`, themselves where that is all of them. */
+function view(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
 }
 
 type MoveChunk = (chunk: BlockRun, format: Format) => Promise<void>;

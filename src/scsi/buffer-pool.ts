@@ -6,6 +6,8 @@
  * and the number of requests in flight.
  */
 
+import type { SharedMemory } from './block-device.ts';
+
 /** Allocates arenas. The default is ordinary memory; an RDMA transport brings registered memory. */
 export interface ArenaSource {
   /** `length` zeroed bytes, page aligned where the platform can. */
@@ -25,8 +27,8 @@ export interface PoolBuffer {
 export const MAX_RUN = 1024 * 1024;
 /** Runs are a power of two long, at least this. */
 const MIN_RUN = 4096;
-/** Arenas that are kept when nothing uses them, so that a steady load does not allocate. */
-const IDLE_ARENAS = 8;
+/** Arenas that are kept when nothing uses them, so that a steady load does not allocate: what retained writes take before a SYNCHRONIZE CACHE frees them all at once. */
+const IDLE_ARENAS = 32;
 
 const ordinaryMemory: ArenaSource = { allocate: (length) => new ArrayBuffer(length), free: () => {} };
 
@@ -119,6 +121,26 @@ export class BufferPool {
     }
     this.#buffers.delete(arena.buffer);
     this.#source.free(arena.buffer);
+  }
+}
+
+/** A run with several users. Whoever makes it is the first. */
+export class SharedRun implements SharedMemory {
+  readonly length: number;
+  readonly #buffer: PoolBuffer;
+  #users = 1;
+
+  constructor(buffer: PoolBuffer) {
+    this.#buffer = buffer;
+    this.length = runLengthFor(buffer.bytes.length);
+  }
+
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    if (--this.#users <= 0) this.#buffer.release();
   }
 }
 

@@ -12,8 +12,9 @@ import { abortError } from './abort.ts';
 import { cdbName } from './cdb.ts';
 import { judge } from './command-outcome.ts';
 import type { Ticket } from './gate.ts';
-import type { Lun, ScsiPort } from './port.ts';
+import type { Lun, ScsiPort, ScsiResult } from './port.ts';
 import type { Sense, SenseContext } from './sense.ts';
+import { Status } from './status.ts';
 
 /** A range of the device, in bytes. */
 export interface ByteRange {
@@ -24,8 +25,8 @@ export interface ByteRange {
 /** One command. Its buffers are borrowed until `run` settles. */
 export interface CommandRequest {
   readonly cdb: Uint8Array;
-  readonly dataIn?: Uint8Array;
-  readonly dataOut?: Uint8Array;
+  readonly dataIn?: Uint8Array | undefined;
+  readonly dataOut?: Uint8Array | undefined;
   readonly signal?: AbortSignal | undefined;
   /** For messages. */
   readonly lba?: number;
@@ -34,13 +35,15 @@ export interface CommandRequest {
   /** What the command writes: nothing may overlap it until it is certain that it will not be executed any more. */
   readonly changes?: ByteRange;
   /** Called right before each time that the command goes out. */
-  readonly onIssue?: () => void;
+  readonly onIssue?: (() => void) | undefined;
   /** Called once it ended well, while its ticket is still out. */
-  readonly onGood?: () => void;
+  readonly onGood?: (() => void) | undefined;
 }
 
 /** What stands between a command and the port. All is called while the command's ticket is out. */
 export interface Passage {
+  /** The ticket at once; undefined where `enter` would have to wait or to refuse. */
+  tryEnter(request: CommandRequest): Ticket | undefined;
   /** Resolves when the command may go out; rejects where it may not. */
   enter(request: CommandRequest): Promise<Ticket>;
   /** The command was not executed. Throws to end it; else it enters again. */
@@ -94,18 +97,36 @@ export class CommandRunner {
 
   /** Resolves with the number of bytes transferred once the command has ended well. */
   async run(request: CommandRequest, passage: Passage): Promise<number> {
+    const { port, lun, commandTimeoutMs: timeoutMs } = this.#options;
+    const { cdb, dataIn, dataOut, signal } = request;
+    const options = { timeoutMs, signal };
     const attempts = new Attempts();
     for (;;) {
-      const ticket = await this.#enter(request, passage);
+      if (signal?.aborted === true) throw abortError(signal);
+      const ticket = passage.tryEnter(request) ?? (await this.#enter(request, passage));
       let step: Step;
       try {
-        step = await this.#attempt(request, passage, ticket, attempts);
+        request.onIssue?.();
+        let result: ScsiResult | Step;
+        try {
+          result = await port.execute({ lun, cdb, nexus: ticket.nexus, dataIn, dataOut }, options);
+        } catch (error) {
+          result = this.#rejected(error, request, passage, ticket, attempts);
+        }
+        if (typeof result === 'string') step = result;
+        else {
+          const isGood = result.status === Status.good && result.transferred >= leastTransferred(request);
+          step = isGood ? 'done' : this.#judged(result, request, passage, attempts);
+          if (step === 'done') {
+            request.onGood?.();
+            return result.transferred;
+          }
+        }
       } finally {
         ticket.leave();
       }
-      if (step.type === 'done') return step.transferred;
       this.counters.retries++;
-      if (step.type === 'wait') await this.#pause(attempts.waits++, request.signal);
+      if (step === 'wait') await this.#pause(attempts.waits++, signal);
     }
   }
 
@@ -118,43 +139,33 @@ export class CommandRunner {
     }
   }
 
-  async #attempt(request: CommandRequest, passage: Passage, ticket: Ticket, attempts: Attempts): Promise<Step> {
-    const { port, lun, commandTimeoutMs, description } = this.#options;
-    const { cdb, dataIn, dataOut, signal } = request;
+  /** What follows from a status other than GOOD, or from GOOD that does not count. */
+  #judged(result: ScsiResult, request: CommandRequest, passage: Passage, attempts: Attempts): Step {
+    const { commandTimeoutMs, description } = this.#options;
     const context = contextOf(request, description);
-    request.onIssue?.();
-    const result = await port
-      .execute(
-        { lun, cdb, nexus: ticket.nexus, ...(dataIn && { dataIn }), ...(dataOut && { dataOut }) },
-        { timeoutMs: commandTimeoutMs, ...(signal && { signal }) },
-      )
-      .catch((error: unknown) => this.#rejected(error, request, passage, ticket, attempts));
-    if ('type' in result) return result;
-    const expectedLength = request.allowShort === true ? 0 : ((dataIn ?? dataOut)?.length ?? 0);
-    const outcome = judge(result, expectedLength, context);
+    const outcome = judge(result, leastTransferred(request), context);
     switch (outcome.type) {
       case 'good':
-        request.onGood?.();
-        return { type: 'done', transferred: result.transferred };
+        return 'done';
       case 'failed':
         passage.onFailed(outcome.error);
         throw outcome.error;
       case 'busy':
         attempts.busySince ??= this.#options.clock.now();
         if (this.#options.clock.now() - attempts.busySince >= commandTimeoutMs) throw outcome.error;
-        return { type: 'wait' };
+        return 'wait';
       case 'again':
         if (++attempts.failed > MOST_FAILED_ATTEMPTS) throw outcome.error;
-        return { type: 'wait' };
+        return 'wait';
       case 'unit-attention':
         this.counters.unitAttentions++;
         if (++attempts.unitAttentions > MOST_UNIT_ATTENTIONS) throw tooMany('unit attentions', context);
         passage.onUnitAttention(outcome.sense);
-        return { type: 'again' };
+        return 'again';
       case 'deferred-error':
         this.#options.onDeferredError(outcome.error);
         if (++attempts.deferred > MOST_DEFERRED_ERRORS) throw tooMany('deferred errors', context);
-        return { type: 'again' };
+        return 'again';
     }
   }
 
@@ -165,13 +176,13 @@ export class CommandRunner {
       attempts.busySince = undefined;
       if (error.mayHaveExecuted && ++attempts.lostNexuses > MOST_LOST_NEXUSES) throw error;
       this.counters.reissues++;
-      return { type: 'again' };
+      return 'again';
     }
     const code = errorCode(error);
     if (code === 'command-timeout' || code === 'aborted') passage.onAborted();
     if (code === 'command-timeout') {
       this.counters.timeouts++;
-      if (++attempts.timeouts <= MOST_TIMEOUTS) return { type: 'again' };
+      if (++attempts.timeouts <= MOST_TIMEOUTS) return 'again';
     }
     throw error;
   }
@@ -187,7 +198,7 @@ export class CommandRunner {
   }
 }
 
-type Step = { readonly type: 'done'; readonly transferred: number } | { readonly type: 'again' } | { readonly type: 'wait' };
+type Step = 'done' | 'again' | 'wait';
 
 /** What one command has been through. */
 class Attempts {
@@ -199,6 +210,11 @@ class Attempts {
   unitAttentions = 0;
   deferred = 0;
   lostNexuses = 0;
+}
+
+/** The bytes that must have been transferred for GOOD to count. */
+function leastTransferred({ allowShort, dataIn, dataOut }: CommandRequest): number {
+  return allowShort === true ? 0 : ((dataIn ?? dataOut)?.length ?? 0);
 }
 
 function contextOf(request: CommandRequest, description: string): SenseContext {

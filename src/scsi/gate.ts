@@ -49,15 +49,20 @@ export class Gate {
     return this.#state.type === 'open';
   }
 
+  /** A ticket at once; undefined where `enter` would have to wait or to refuse. */
+  tryEnter(): Ticket | undefined {
+    const state = this.#state;
+    if (state.type !== 'open' || this.#out.size >= this.#width || this.#waiters.size > 0) return undefined;
+    return this.#issue(state.nexus);
+  }
+
   /** A ticket, when the gate is open and one is free. Rejects while the gate refuses, and with the signal's reason. */
   enter(signal?: AbortSignal): Promise<Ticket> {
-    const state = this.#state;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (state.type === 'refusing') return Promise.reject(state.reason);
-    if (state.type === 'open') {
-      if (this.#out.size < this.#width && this.#waiters.size === 0) return Promise.resolve(this.#issue(state.nexus));
-      this.#queued++;
-    }
+    if (this.#state.type === 'refusing') return Promise.reject(this.#state.reason);
+    const ticket = this.tryEnter();
+    if (ticket !== undefined) return Promise.resolve(ticket);
+    if (this.#state.type === 'open') this.#queued++;
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         this.#waiters.delete(waiter);
@@ -115,13 +120,17 @@ export class Gate {
 
   #takeBack(ticket: Ticket): void {
     if (!this.#out.delete(ticket)) throw new Error('a ticket was given back twice');
+    if (this.#watchers.size > 0) this.#tellWatchers(ticket);
+    if (this.#waiters.size > 0) this.#admit();
+  }
+
+  #tellWatchers(ticket: Ticket): void {
     for (const watcher of this.#watchers) {
       watcher.awaited.delete(ticket);
       if (watcher.awaited.size > 0) continue;
       this.#watchers.delete(watcher);
       watcher.resolve();
     }
-    this.#admit();
   }
 
   #admit(): void {

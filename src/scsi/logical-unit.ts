@@ -10,7 +10,7 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import { abortError } from './abort.ts';
-import type { BlockDevice, BlockDeviceInfo } from './block-device.ts';
+import type { BlockDevice, BlockDeviceInfo, WriteOptions } from './block-device.ts';
 import { BlockTransfer } from './block-transfer.ts';
 import { type BufferPool, MAX_RUN } from './buffer-pool.ts';
 import { CacheFlush } from './cache-flush.ts';
@@ -24,7 +24,7 @@ import { KnownDevice } from './known-device.ts';
 import { lunLabel } from './lun.ts';
 import type { Lun, PortEvent, ScsiPort } from './port.ts';
 import { awaitReady, type Characteristics, hasImage, type RunCommand } from './probe.ts';
-import { RangeLock } from './range-lock.ts';
+import { type LockMode, RangeLock } from './range-lock.ts';
 import { Recovery, type RecoveryState } from './recovery.ts';
 import { type RequestCounts, RequestStatistics } from './request-statistics.ts';
 import { type RetainedWrite, RetainedWrites } from './retained-writes.ts';
@@ -148,7 +148,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     this.#port = port;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#statistics = new RequestStatistics(this.#clock);
+    this.#statistics = new RequestStatistics();
     this.#gate = new Gate(options.queueDepth ?? DEFAULT_QUEUE_DEPTH);
     this.#runner = new CommandRunner({
       port,
@@ -246,37 +246,49 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   }
 
   async read(offset: number, into: Uint8Array, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    await this.#statistics.measure('read', into.length, async () => {
-      const release = await this.#lock(offset, into.length, 'shared', options.signal);
+    const start = this.#clock.now();
+    const { length } = into;
+    const { signal } = options;
+    try {
+      const release = this.#tryLock(offset, length, 'shared', signal) ?? (await this.#lock(offset, length, 'shared', signal));
       try {
-        if (into.length > 0) await this.#transfer.read(offset, into, options.signal);
+        if (length > 0) await this.#transfer.read(offset, into, signal);
       } finally {
         release();
       }
-    });
+    } catch (error) {
+      this.#statistics.failed('read', error, this.#clock.now() - start);
+      throw error;
+    }
+    this.#statistics.succeeded('read', length, this.#clock.now() - start);
   }
 
-  async write(
-    offset: number,
-    from: Uint8Array,
-    options: { readonly signal?: AbortSignal; readonly fua?: boolean } = {},
-  ): Promise<void> {
-    await this.#statistics.measure('write', from.length, async () => {
+  async write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
+    const start = this.#clock.now();
+    const { length } = from;
+    const { signal, memory } = options;
+    try {
       if (this.info.writeProtected) throw new IserfsError('write-protected', `${this.description} is write protected`);
       const forced = options.fua === true && this.info.volatileCache;
       const fua = forced && this.#known.disk.dpoFua;
-      const release = await this.#lock(offset, from.length, 'exclusive', options.signal);
+      const release =
+        this.#tryLock(offset, length, 'exclusive', signal) ?? (await this.#lock(offset, length, 'exclusive', signal));
       try {
-        if (from.length > 0) await this.#transfer.write(offset, from, { signal: options.signal, fua });
+        if (length > 0) await this.#transfer.write(offset, from, { signal, fua, memory });
       } finally {
         release();
       }
-      if (forced && !fua) await this.#flush.flush(options.signal);
-    });
+      if (forced && !fua) await this.#flush.flush(signal);
+    } catch (error) {
+      this.#statistics.failed('write', error, this.#clock.now() - start);
+      throw error;
+    }
+    this.#statistics.succeeded('write', length, this.#clock.now() - start);
   }
 
   async flush(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    await this.#statistics.measure('flush', 0, async () => {
+    const start = this.#clock.now();
+    try {
       this.#writeErrors.throwUntold();
       const { count } = this.#writeErrors;
       // With copies left from when there was a volatile cache, there is still something to do.
@@ -284,7 +296,11 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       if (hasWork) await this.#flush.flush(options.signal);
       else if (this.#recovery.state.type !== 'ready') await this.#pass(options.signal);
       this.#writeErrors.throwSince(count);
-    });
+    } catch (error) {
+      this.#statistics.failed('flush', error, this.#clock.now() - start);
+      throw error;
+    }
+    this.#statistics.succeeded('flush', 0, this.#clock.now() - start);
   }
 
   /** Ends all that goes on; requests that wait are rejected with `reason`. Does not flush. Idempotent. */
@@ -310,23 +326,29 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   }
 
   /** Locks the blocks that a range touches (I7); the lock is held over retries and the loss of the nexus. */
-  async #lock(
-    offset: number,
-    length: number,
-    mode: 'shared' | 'exclusive',
-    signal: AbortSignal | undefined,
-  ): Promise<() => void> {
-    const { size, blockLength } = this.info;
-    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > size) {
-      throw new IserfsError('out-of-range', `${this.description}: ${length} bytes at ${offset} are not within ${size} bytes`);
-    }
-    const start = offset - (offset % blockLength);
-    const end = Math.ceil((offset + length) / blockLength) * blockLength;
+  async #lock(offset: number, length: number, mode: LockMode, signal: AbortSignal | undefined): Promise<() => void> {
+    const { start, end } = this.#blocksOf(offset, length);
     try {
       return await this.#ranges.acquire(start, end - start, mode, signal);
     } catch (error) {
       throw signal?.aborted === true ? abortError(signal) : error;
     }
+  }
+
+  /** The same where nobody is in the way; undefined where it has to wait. */
+  #tryLock(offset: number, length: number, mode: LockMode, signal: AbortSignal | undefined): (() => void) | undefined {
+    if (signal?.aborted === true) throw abortError(signal);
+    const { start, end } = this.#blocksOf(offset, length);
+    return this.#ranges.tryAcquire(start, end - start, mode);
+  }
+
+  /** The blocks that a range touches, in bytes. Throws `out-of-range`. */
+  #blocksOf(offset: number, length: number): { readonly start: number; readonly end: number } {
+    const { size, blockLength } = this.info;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > size) {
+      throw new IserfsError('out-of-range', `${this.description}: ${length} bytes at ${offset} are not within ${size} bytes`);
+    }
+    return { start: offset - (offset % blockLength), end: Math.ceil((offset + length) / blockLength) * blockLength };
   }
 
   /** Waits for the unit as any command does. */

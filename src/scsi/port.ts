@@ -13,9 +13,9 @@ export interface ScsiCommand {
   /** 6 to 16 bytes. */
   readonly cdb: Uint8Array;
   /** Where the data of a READ-like command goes: its length is the expected data transfer length. Never together with `dataOut`. */
-  readonly dataIn?: Uint8Array;
+  readonly dataIn?: Uint8Array | undefined;
   /** The data of a WRITE-like command. */
-  readonly dataOut?: Uint8Array;
+  readonly dataOut?: Uint8Array | undefined;
   /**
    * The I_T nexus that the command is meant for. A port on another nexus by now rejects it unsent, so
    * that nothing overtakes the checks that come with a new nexus.
@@ -31,6 +31,11 @@ export interface ScsiResult {
   readonly sense: Uint8Array;
   /** How many bytes of `dataIn` are valid, or of `dataOut` were taken. */
   readonly transferred: number;
+}
+
+export interface ExecuteOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly timeoutMs?: number;
 }
 
 /** What a port tells of its own accord. */
@@ -60,7 +65,7 @@ export interface ScsiPort {
    * abort: it holds no reference to the buffers and will not execute it later), with code `aborted`
    * after `signal`, under the same guarantee.
    */
-  execute(command: ScsiCommand, options?: { readonly signal?: AbortSignal; readonly timeoutMs?: number }): Promise<ScsiResult>;
+  execute(command: ScsiCommand, options?: ExecuteOptions): Promise<ScsiResult>;
   /** LOGICAL UNIT RESET: resolves when the target reports that all tasks of the logical unit are gone. Rejects as `execute`, or `unsupported`. */
   resetLogicalUnit(lun: Lun, nexus: number): Promise<void>;
   /** Resolves with the nexus when there is one; rejects with `recovery-timeout` (at once while recovery has failed) or the reason why none will come. */

@@ -14,7 +14,7 @@ interface Entry {
   /** How many earlier entries that conflict are still there. Granted when none is. */
   blockers: number;
   /** Later entries that wait for this one, among others. */
-  readonly followers: Entry[];
+  followers: Entry[] | undefined;
   grant: () => void;
 }
 
@@ -37,19 +37,24 @@ export class RangeLock {
    * conflicts with nothing. Throws RangeError for what is not a range of safe integers.
    */
   async acquire(offset: number, length: number, mode: LockMode, signal?: AbortSignal): Promise<() => void> {
-    const end = offset + length;
-    if (offset < 0 || length < 0 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(end)) {
-      throw new RangeError(`no range of ${length} at ${offset}`);
-    }
+    const entry = newEntry(offset, length, mode);
     signal?.throwIfAborted();
-    const entry: Entry = { start: offset, end, mode, blockers: 0, followers: [], grant: () => {} };
     for (const earlier of this.#entries) {
       if (!conflict(earlier, entry)) continue;
+      earlier.followers ??= [];
       earlier.followers.push(entry);
       entry.blockers++;
     }
     this.#entries.add(entry);
     if (entry.blockers > 0) await this.#granted(entry, signal);
+    return () => this.#remove(entry);
+  }
+
+  /** The function that releases the range, at once; undefined where `acquire` would have to wait. Throws as it does. */
+  tryAcquire(offset: number, length: number, mode: LockMode): (() => void) | undefined {
+    const entry = newEntry(offset, length, mode);
+    for (const earlier of this.#entries) if (conflict(earlier, entry)) return undefined;
+    this.#entries.add(entry);
     return () => this.#remove(entry);
   }
 
@@ -68,13 +73,23 @@ export class RangeLock {
   }
 
   #remove(entry: Entry): void {
-    if (!this.#entries.delete(entry)) return;
+    if (!this.#entries.delete(entry) || entry.followers === undefined) return;
     for (const follower of entry.followers) {
       follower.blockers--;
       if (follower.blockers === 0 && this.#entries.has(follower)) follower.grant();
     }
   }
 }
+
+function newEntry(offset: number, length: number, mode: LockMode): Entry {
+  const end = offset + length;
+  if (offset < 0 || length < 0 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(end)) {
+    throw new RangeError(`no range of ${length} at ${offset}`);
+  }
+  return { start: offset, end, mode, blockers: 0, followers: undefined, grant: nothing };
+}
+
+function nothing(): void {}
 
 function conflict(one: Entry, other: Entry): boolean {
   if (one.mode === 'shared' && other.mode === 'shared') return false;

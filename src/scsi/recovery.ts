@@ -148,6 +148,10 @@ export class Recovery {
 
   /** The way of ordinary commands: through the gate, out of the way of recovery, and back. */
   readonly passage: Passage = {
+    tryEnter: ({ changes }) => {
+      const { gate, fence } = this.#options;
+      return changes !== undefined && fence.threatens(changes) ? undefined : gate.tryEnter();
+    },
     enter: async ({ signal, changes }) => {
       const { gate, fence } = this.#options;
       const ticket = await gate.enter(signal);
@@ -173,6 +177,7 @@ export class Recovery {
   #passageOn(nexus: number): Passage {
     const ticket: Ticket = { nexus, leave: () => {} };
     return {
+      tryEnter: () => (this.#stop.signal.aborted ? undefined : ticket),
       enter: () => (this.#stop.signal.aborted ? Promise.reject(stopped()) : Promise.resolve(ticket)),
       onUnitAttention: (sense) => this.#unitAttention(sense),
       onNexusLost: (error, _ticket, request) => {

@@ -1,6 +1,5 @@
 /** Counts and times the requests to one logical unit, for people and programs that watch it. */
 
-import type { Clock } from '../clock.ts';
 import { describeError, errorCode } from '../errors.ts';
 import { LatencyHistogram, type LatencySummary } from './latency-histogram.ts';
 
@@ -25,29 +24,22 @@ interface Tally {
 }
 
 export class RequestStatistics {
-  readonly #clock: Clock;
   readonly #tallies: Readonly<Record<RequestKind, Tally>> = { read: tally(), write: tally(), flush: tally() };
   #errors = 0;
   #lastError: string | undefined;
 
-  constructor(clock: Clock) {
-    this.#clock = clock;
+  /** A request took `latencyMs`, and moved `bytes` bytes. */
+  succeeded(kind: RequestKind, bytes: number, latencyMs: number): void {
+    const tally = this.#tallies[kind];
+    tally.bytes += bytes;
+    tally.latency.record(latencyMs);
   }
 
-  /** Does `work`, which moves `bytes` bytes where it succeeds. */
-  async measure(kind: RequestKind, bytes: number, work: () => Promise<void>): Promise<void> {
-    const { latency } = this.#tallies[kind];
-    const start = this.#clock.now();
-    try {
-      await work();
-      this.#tallies[kind].bytes += bytes;
-    } catch (error) {
-      // A request that was given up on purpose says nothing about the device.
-      if (errorCode(error) !== 'aborted') this.noteError(error);
-      throw error;
-    } finally {
-      latency.record(this.#clock.now() - start);
-    }
+  /** A request failed after `latencyMs`. */
+  failed(kind: RequestKind, error: unknown, latencyMs: number): void {
+    // One that was given up on purpose says nothing about the device.
+    if (errorCode(error) !== 'aborted') this.noteError(error);
+    this.#tallies[kind].latency.record(latencyMs);
   }
 
   noteError(error: unknown): void {

@@ -4,14 +4,17 @@
  * takes its range from the older ones, so that the order in which they are written again does not
  * matter. Bounded: room is reserved before a write goes out, and whoever finds none waits until a
  * SYNCHRONIZE CACHE has made some. Knows ranges and bytes, no commands.
+ *
+ * What lies in memory that can be retained stays there; all else is copied to the pool.
  */
 
-import type { BufferPool, PoolBuffer } from './buffer-pool.ts';
+import type { SharedMemory } from './block-device.ts';
+import { type BufferPool, MAX_RUN, SharedRun } from './buffer-pool.ts';
 
 /** Newest bytes of a range that may be in a volatile cache only. */
 export interface RetainedWrite {
   readonly offset: number;
-  /** Lies in one pool run. Valid until the next `discard…`, `supersede` or `keep`. */
+  /** Lies in one piece of memory. Valid until the next `discard…`, `supersede` or `keep`. */
   readonly data: Uint8Array;
 }
 
@@ -21,8 +24,9 @@ export interface Reservation {
   cancel(): void;
 }
 
+/** Memory in which pieces lie: as long as one of them is left, all of it is out of use. */
 interface Run {
-  readonly buffer: PoolBuffer;
+  readonly memory: SharedMemory;
   readonly size: number;
   pieces: number;
 }
@@ -48,13 +52,15 @@ export class RetainedWrites {
   readonly #pressure: () => void;
   /** Ascending, never overlapping. */
   #pieces: Piece[] = [];
+  /** What was retained for its owner, by what it lies in: several pieces may lie in the same. */
+  readonly #runs = new Map<SharedMemory, Run>();
   readonly #waiters = new Set<Waiter>();
   #held = 0;
   #reserved = 0;
   #sequence = 0;
 
   /**
-   * At most `limit` bytes of pool memory are held, or one write where that is more. `pressure` is called
+   * At most `limit` bytes of memory are held, or one write where that is more. `pressure` is called
    * when half of it is in use and when somebody waits: have the device synchronise its cache then.
    */
   constructor(pool: BufferPool, limit: number, pressure: () => void) {
@@ -63,7 +69,7 @@ export class RetainedWrites {
     this.#pressure = pressure;
   }
 
-  /** Bytes of pool memory in use. */
+  /** Bytes of memory in use. */
   get bytes(): number {
     return this.#held;
   }
@@ -80,10 +86,8 @@ export class RetainedWrites {
   /** Resolves when there is room for `length` bytes, first come first served. Rejects with the signal's reason or that of `refuseWaiting`. */
   reserve(length: number, signal?: AbortSignal): Promise<Reservation> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (this.#waiters.size === 0 && this.#hasRoom(length)) {
-      this.#reserved += length;
-      return Promise.resolve(this.#reservation(length));
-    }
+    const reservation = this.tryReserve(length);
+    if (reservation !== undefined) return Promise.resolve(reservation);
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         this.#waiters.delete(waiter);
@@ -107,6 +111,13 @@ export class RetainedWrites {
     });
   }
 
+  /** The same at once; undefined where there is no room. */
+  tryReserve(length: number): Reservation | undefined {
+    if (this.#waiters.size > 0 || !this.#hasRoom(length)) return undefined;
+    this.#reserved += length;
+    return this.#reservation(length);
+  }
+
   get hasWaiters(): boolean {
     return this.#waiters.size > 0;
   }
@@ -118,22 +129,48 @@ export class RetainedWrites {
     for (const waiter of waiters) waiter.refuse(reason);
   }
 
-  /** Copies `data`, which the device has acknowledged for `offset`. Whoever reserved room cancels the reservation afterwards. */
-  keep(offset: number, data: Uint8Array): void {
-    const before = this.#pool.bytesInUse;
-    const buffer = this.#pool.acquire(data.length);
-    const run: Run = { buffer, size: this.#pool.bytesInUse - before, pieces: 1 };
-    buffer.bytes.set(data);
-    this.#held += run.size;
+  /**
+   * Keeps `data`, which the device has acknowledged for `offset`: retains the `memory` that it lies in, or copies it where there
+   * is none. Whoever reserved room cancels the reservation afterwards.
+   */
+  keep(offset: number, data: Uint8Array, memory?: SharedMemory): void {
+    if (memory === undefined) {
+      const buffer = this.#pool.acquire(data.length);
+      buffer.bytes.set(data);
+      this.#keepPiece(offset, buffer.bytes, this.#runOf(new SharedRun(buffer)));
+    } else this.#keepPiece(offset, data, this.#retain(memory));
+    if (this.#held * 2 > this.#limit) this.#pressure();
+  }
+
+  #keepPiece(offset: number, data: Uint8Array, run: Run): void {
     const at = this.#cut(offset, offset + data.length);
     this.#pieces.splice(at, 0, {
       offset,
       end: offset + data.length,
-      data: buffer.bytes,
+      data,
       run,
       sequence: ++this.#sequence,
     });
-    if (this.#held * 2 > this.#limit) this.#pressure();
+  }
+
+  /** One more piece that lies in `memory`. */
+  #retain(memory: SharedMemory): Run {
+    const known = this.#runs.get(memory);
+    if (known !== undefined) {
+      known.pieces++;
+      return known;
+    }
+    memory.retain();
+    const run = this.#runOf(memory);
+    this.#runs.set(memory, run);
+    return run;
+  }
+
+  /** `memory`, of which we are a user, with its first piece. */
+  #runOf(memory: SharedMemory): Run {
+    const run: Run = { memory, size: memory.length ?? MAX_RUN, pieces: 1 };
+    this.#held += run.size;
+    return run;
   }
 
   /** A newer write that needs no copy (forced to the medium) was acknowledged: older copies must not come back over it. */
@@ -216,8 +253,9 @@ export class RetainedWrites {
   #drop({ run }: Piece): void {
     run.pieces--;
     if (run.pieces > 0) return;
+    this.#runs.delete(run.memory);
     this.#held -= run.size;
-    run.buffer.release();
+    run.memory.release();
   }
 
   #admit(): void {

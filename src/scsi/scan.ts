@@ -73,6 +73,7 @@ async function inventory(port: ScsiPort, lun: Lun, options: ScanOptions): Promis
 function directPassage(port: ScsiPort): Passage {
   let lost = 0;
   return {
+    tryEnter: () => undefined,
     enter: async () => ({ nexus: await port.established(), leave: () => {} }),
     onUnitAttention: () => {},
     onNexusLost: (error) => {

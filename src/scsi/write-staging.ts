@@ -11,7 +11,7 @@
  */
 
 import type { BlockDevice, SharedMemory } from './block-device.ts';
-import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor } from './buffer-pool.ts';
+import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor, SharedRun } from './buffer-pool.ts';
 
 /** The end of a staged write: GOOD, or why not. */
 export type WriteEnded = (failure?: { readonly error: unknown }) => void;
@@ -274,22 +274,4 @@ function ended(commands: readonly Command[]): Promise<{ readonly error: unknown 
       });
     }
   });
-}
-
-/** A pool run as memory with several users, of which its maker is the first. */
-class SharedRun implements SharedMemory {
-  readonly #run: PoolBuffer;
-  #users = 1;
-
-  constructor(run: PoolBuffer) {
-    this.#run = run;
-  }
-
-  retain(): void {
-    this.#users++;
-  }
-
-  release(): void {
-    if (--this.#users === 0) this.#run.release();
-  }
 }

@@ -4,13 +4,11 @@
  */
 
 import type { Pdu } from '../iscsi/pdu.ts';
-import type { Digests } from './tcp-framer.ts';
+import type { Digests } from './pdu-batch.ts';
 
-/** A PDU on its way out: its segments are what goes on the wire, `pdu` says what they are. */
+/** A PDU on its way out, and how it is encoded. */
 export interface OutgoingPdu {
   readonly pdu: Pdu;
-  readonly segments: readonly Uint8Array[];
-  /** Those that the segments were made with. */
   readonly digests: Digests;
 }
 
@@ -19,10 +17,10 @@ export interface ByteChannel {
   readonly localAddress: string;
   readonly remoteAddress: string;
   /**
-   * Sends all segments in order; they are borrowed until `written`, which is never called from inside of
-   * this method, and not at all once the channel is closed. One call at a time.
+   * Sends all segments in order; `pdus` says what they are. They are borrowed until `written`, which is never
+   * called from inside of this method, and not at all once the channel is closed. One call at a time.
    */
-  write(pdus: readonly OutgoingPdu[], written: () => void): void;
+  write(segments: readonly Uint8Array[], pdus: readonly OutgoingPdu[], written: () => void): void;
   /** Nothing is received until `resumeReading()`. */
   pauseReading(): void;
   resumeReading(): void;

@@ -60,8 +60,8 @@ interface Datamover {
 
 /** The buffers of one SCSI task at the initiator. Borrowed from `sendControl` until the task is deallocated. */
 export interface TaskBuffers {
-  readonly dataIn?: Uint8Array;
-  readonly dataOut?: Uint8Array;
+  readonly dataIn?: Uint8Array | undefined;
+  readonly dataOut?: Uint8Array | undefined;
 }
 
 export interface InitiatorDatamover extends Datamover {

@@ -15,7 +15,6 @@ import {
   NO_BYTES,
   NO_LUN,
   type Pdu,
-  pdu,
   RESERVED_TAG,
   type TargetControlPdu,
   TaskManagementCode,
@@ -94,7 +93,7 @@ export class InitiatorSequence {
       this.#bursts.push({ task, ttt: RESERVED_TAG, lun: NO_LUN, offset: immediate, end: unsolicited, dataSn: 0 });
     }
     if (immediate > 0) task.unsent++;
-    return { pdu: { ...command, final, data: immediate === 0 ? NO_BYTES : task.dataOut.subarray(0, immediate) }, task };
+    return { pdu: withImmediateData(command, final, immediate === 0 ? NO_BYTES : task.dataOut.subarray(0, immediate)), task };
   }
 
   /**
@@ -222,18 +221,25 @@ export class InitiatorSequence {
     }
     if (!received.hasStatus) return { type: 'window', expCmdSn: received.expCmdSn, maxCmdSn: received.maxCmdSn };
     return this.#endTask(
-      pdu({
+      {
         opcode: 'scsi-response',
-        itt: received.itt,
-        status: received.status,
+        bidirectionalOverflow: false,
+        bidirectionalUnderflow: false,
         overflow: received.overflow,
         underflow: received.underflow,
-        residualCount: received.residualCount,
+        response: 0,
+        status: received.status,
+        itt: received.itt,
+        snackTag: 0,
         statSn: received.statSn,
         expCmdSn: received.expCmdSn,
         maxCmdSn: received.maxCmdSn,
         expDataSn: received.dataSn + 1,
-      }),
+        bidirectionalResidualCount: 0,
+        residualCount: received.residualCount,
+        data: NO_BYTES,
+        ahs: NO_BYTES,
+      },
       task,
     );
   }
@@ -312,15 +318,37 @@ export class InitiatorSequence {
 
   #forget(task: InitiatorTask): void {
     this.#tasks.delete(task.itt);
-    this.#bursts = this.#bursts.filter((burst) => burst.task !== task);
+    if (this.#bursts.length > 0) this.#bursts = this.#bursts.filter((burst) => burst.task !== task);
   }
 }
 
+/** The command as it goes out. Field by field: a spread costs more than all else that is done for a command here. */
+function withImmediateData(command: Pdu<'scsi-command'>, final: boolean, data: Uint8Array): Pdu<'scsi-command'> {
+  return {
+    opcode: 'scsi-command',
+    immediate: command.immediate,
+    final,
+    read: command.read,
+    write: command.write,
+    attribute: command.attribute,
+    lun: command.lun,
+    itt: command.itt,
+    expectedDataTransferLength: command.expectedDataTransferLength,
+    cmdSn: command.cmdSn,
+    expStatSn: command.expStatSn,
+    cdb: command.cdb,
+    data,
+    ahs: command.ahs,
+  };
+}
+
 function newTask(command: Pdu<'scsi-command'>, buffers: TaskBuffers): InitiatorTask {
+  const { dataIn, dataOut } = checkedBuffers(command, buffers);
   return {
     itt: command.itt,
     lun: command.lun,
-    ...checkedBuffers(command, buffers),
+    dataIn,
+    dataOut,
     received: 0,
     dataSn: 0,
     asked: 0,

@@ -21,10 +21,10 @@ import type {
   TargetListener,
   TargetTransport,
 } from './datamover.ts';
+import { type Digests, encodePdu } from './pdu-batch.ts';
 import { StreamInitiator } from './stream-initiator.ts';
 import { type StreamOptions, streamOptions } from './stream-options.ts';
 import { StreamTarget } from './stream-target.ts';
-import { type Digests, encodePdu } from './tcp-framer.ts';
 
 export type WireEnd = 'initiator' | 'target';
 
@@ -230,12 +230,12 @@ class MemoryChannel implements ByteChannel {
     this.#onClosed = onClosed;
   }
 
-  write(pdus: readonly OutgoingPdu[], written: () => void): void {
+  /** Each PDU by itself, since each may be intercepted: as they come together, they are the segments. */
+  write(_segments: readonly Uint8Array[], pdus: readonly OutgoingPdu[], written: () => void): void {
     if (this.isClosed) return;
-    for (const outgoing of pdus) {
-      for (const delivery of this.#intercept(outgoing.pdu) ?? [{ pdu: outgoing.pdu }]) {
-        const isSame = delivery.pdu === outgoing.pdu;
-        const bytes = join(isSame ? outgoing.segments : encodePdu(delivery.pdu, outgoing.digests));
+    for (const { pdu, digests } of pdus) {
+      for (const delivery of this.#intercept(pdu) ?? [{ pdu }]) {
+        const bytes = join(encodePdu(delivery.pdu, digests));
         const { flipBit } = delivery;
         if (flipBit !== undefined) bytes[flipBit >>> 3] = (bytes[flipBit >>> 3] ?? 0) ^ (0x80 >>> (flipBit & 7));
         this.#send(bytes, delivery.delayMs ?? 0);

@@ -9,12 +9,13 @@
  */
 
 import { IserfsError } from '../../errors.ts';
-import { BHS_LENGTH, NO_BYTES, type Pdu } from '../iscsi/pdu.ts';
+import type { Pdu } from '../iscsi/pdu.ts';
 import type { ByteChannel, ChannelUser, OutgoingPdu } from './byte-channel.ts';
 import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
 import { endsLogin } from './end-of-login.ts';
+import { type Digests, NO_DIGESTS, PduBatch } from './pdu-batch.ts';
 import { type DigestPolicy, type StreamOptions, streamKeyOffers } from './stream-options.ts';
-import { type Digests, encodePdu, NO_DIGESTS, PduReader, type PduSink, type Placement } from './tcp-framer.ts';
+import { PduReader, type PduSink, type Placement } from './tcp-framer.ts';
 
 /** A batch is closed when it has this many bytes: more would only delay a control PDU that comes after it. */
 const BATCH_LENGTH = 512 * 1024;
@@ -150,7 +151,7 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   protected enqueue(pdu: Pdu, token: Token | undefined): void {
     const isLogin = pdu.opcode === 'login-request' || pdu.opcode === 'login-response';
     const digests = isLogin ? NO_DIGESTS : this.#digests;
-    this.#control.push({ pdu, token, digests, segments: encodePdu(pdu, digests) });
+    this.#control.push({ pdu, token, digests });
     if (token === undefined) this.#controlBytes += pdu.data.length;
     if (this.#control.length > MAX_QUEUED_PDUS || this.#controlBytes > MAX_QUEUED_BYTES) this.pauseFor('full-queue');
     if (!this.#isEnabled && endsLogin(pdu)) this.pauseFor('enable');
@@ -163,8 +164,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     this.#control = this.#control.map((queued) => {
       if (queued.token !== token) return queued;
       count++;
-      const segments = queued.segments.map((segment) => (segment === queued.pdu.data ? segment.slice() : segment));
-      return { ...queued, pdu: { ...queued.pdu, data: NO_BYTES }, segments, token: undefined };
+      this.#controlBytes += queued.pdu.data.length;
+      return { ...queued, pdu: { ...queued.pdu, data: queued.pdu.data.slice() }, token: undefined };
     });
     return count;
   }
@@ -254,22 +255,25 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
 
   #flush(): void {
     if (this.#isWriting || (this.#state !== 'open' && this.#state !== 'draining')) return;
-    let batch: QueuedPdu<Token>[];
+    const batch = new PduBatch();
+    let pdus: QueuedPdu<Token>[];
     try {
-      batch = this.#nextBatch();
+      pdus = this.#nextBatch(batch);
     } catch (error) {
       this.fail(error);
       return;
     }
-    if (batch.length === 0) {
+    if (pdus.length === 0) {
+      batch.release();
       if (this.#state === 'draining') this.channel.end();
       return;
     }
     this.#isWriting = true;
-    this.channel.write(batch, () => {
+    this.channel.write(batch.segments, pdus, () => {
       this.#isWriting = false;
+      batch.release();
       try {
-        for (const { token } of batch) if (token !== undefined) this.sent(token);
+        for (const { token } of pdus) if (token !== undefined) this.sent(token);
       } catch (error) {
         this.fail(error);
       }
@@ -278,11 +282,10 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     if (this.#control.length <= MAX_QUEUED_PDUS / 2 && this.#controlBytes <= MAX_QUEUED_BYTES / 2) this.resumeFrom('full-queue');
   }
 
-  #nextBatch(): QueuedPdu<Token>[] {
-    const batch: QueuedPdu<Token>[] = [];
-    let length = 0;
+  #nextBatch(batch: PduBatch): QueuedPdu<Token>[] {
+    const pdus: QueuedPdu<Token>[] = [];
     let controlTaken = 0;
-    while (length < BATCH_LENGTH) {
+    while (batch.length < BATCH_LENGTH && !batch.isFull) {
       let next: QueuedPdu<Token>;
       const control = this.#control[controlTaken];
       if (control !== undefined && !this.isBlocked(control.pdu)) {
@@ -292,13 +295,13 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
       } else {
         const data = this.nextData();
         if (data === undefined) break;
-        next = { ...data, digests: this.#digests, segments: encodePdu(data.pdu, this.#digests) };
+        next = { pdu: data.pdu, token: data.token, digests: this.#digests };
       }
-      length += BHS_LENGTH + next.pdu.data.length;
-      batch.push(next);
+      batch.add(next.pdu, next.digests);
+      pdus.push(next);
     }
     if (controlTaken > 0) this.#control.splice(0, controlTaken);
-    return batch;
+    return pdus;
   }
 
   #close(): void {

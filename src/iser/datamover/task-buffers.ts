@@ -7,7 +7,7 @@ import type { TaskBuffers } from './datamover.ts';
 export function checkedBuffers(
   { read, write, expectedDataTransferLength }: Pdu<'scsi-command'>,
   { dataIn = NO_BYTES, dataOut = NO_BYTES }: TaskBuffers,
-): Required<TaskBuffers> {
+): { readonly dataIn: Uint8Array; readonly dataOut: Uint8Array } {
   const length = write ? dataOut.length : dataIn.length;
   if ((dataIn.length > 0 && !read) || (dataOut.length > 0 && !write)) {
     throw new RangeError('the R and W bits of a SCSI command and its buffers disagree');

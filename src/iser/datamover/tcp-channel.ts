@@ -1,6 +1,6 @@
 /**
  * A connected `node:net` socket as a `ByteChannel`. Holds Node's traps: writes are corked into one
- * system call, small segments joined; 'error' may come after destroy; a socket that is closed only on
+ * system call; 'error' may come after destroy; a socket that is closed only on
  * one side is not left behind.
  */
 
@@ -10,8 +10,6 @@ import { formatPortal } from '../iscsi/name.ts';
 import type { ByteChannel, ChannelUser, OutgoingPdu } from './byte-channel.ts';
 import { faultText } from './socket-fault.ts';
 
-/** Segments up to this length are copied together: a system call takes few long vectors more gladly than many short ones. */
-const JOINED_LENGTH = 512;
 /** How long an orderly end may take before the socket is destroyed. */
 const LINGER_MS = 2000;
 
@@ -42,10 +40,13 @@ export class TcpChannel implements ByteChannel {
     }
   }
 
-  write(pdus: readonly OutgoingPdu[], written: () => void): void {
+  write(segments: readonly Uint8Array[], _pdus: readonly OutgoingPdu[], written: () => void): void {
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
-    const segments = joinSmall(pdus);
+    if (segments.length === 1) {
+      socket.write(segments[0] as Uint8Array, (error) => error ?? written());
+      return;
+    }
     socket.cork();
     for (let index = 0; index < segments.length; index++) {
       const isLast = index === segments.length - 1;
@@ -93,40 +94,6 @@ export class TcpChannel implements ByteChannel {
       this.#user.closed(new IserfsError('connection-lost', message));
     }
   }
-}
-
-/** The segments of all PDUs, runs of short ones joined. Long ones are passed on as they are. */
-function joinSmall(pdus: readonly OutgoingPdu[]): Uint8Array[] {
-  const joined: Uint8Array[] = [];
-  let run: Uint8Array[] = [];
-  let runLength = 0;
-  const endRun = () => {
-    if (run.length === 1) joined.push(run[0] as Uint8Array);
-    else if (run.length > 1) {
-      const together = new Uint8Array(runLength);
-      let at = 0;
-      for (const segment of run) {
-        together.set(segment, at);
-        at += segment.length;
-      }
-      joined.push(together);
-    }
-    run = [];
-    runLength = 0;
-  };
-  for (const { segments } of pdus) {
-    for (const segment of segments) {
-      if (segment.length > JOINED_LENGTH) {
-        endRun();
-        joined.push(segment);
-      } else {
-        run.push(segment);
-        runLength += segment.length;
-      }
-    }
-  }
-  endRun();
-  return joined;
 }
 
 /** Without the form that IPv4 addresses have on an IPv6 socket. */

@@ -1,6 +1,6 @@
 /**
- * Bytes of a TCP connection to PDUs and back: basic and additional header segments, padding, header and
- * data digests (RFC 7143 §11.2). Sans-I/O, in pull style: `nextBuffer()` names where the next bytes go
+ * Bytes of a TCP connection to PDUs: basic and additional header segments, padding, header and data
+ * digests (RFC 7143 §11.2); `pdu-batch.ts` is the way back. Sans-I/O, in pull style: `nextBuffer()` names where the next bytes go
  * and `filled()` says how many came, so that a large payload is received straight into the buffer of its
  * task and copied nowhere. It knows neither sockets nor tasks: a sink names the place of each payload.
  *
@@ -14,7 +14,6 @@ import {
   BHS_LENGTH,
   decodeAhs,
   decodePdu,
-  encodeBhs,
   type InitiatorPdu,
   NO_BYTES,
   type OpcodeName,
@@ -24,14 +23,7 @@ import {
   segmentLengths,
   type TargetPdu,
 } from '../iscsi/pdu.ts';
-
-/** Which digests follow header and data segments; none during login (RFC 7143 §11.2.3). */
-export interface Digests {
-  readonly header: boolean;
-  readonly data: boolean;
-}
-
-export const NO_DIGESTS: Digests = { header: false, data: false };
+import { type Digests, NO_DIGESTS, paddingOf } from './pdu-batch.ts';
 
 /** Largest data segment while no other value was negotiated, as in the login phase (RFC 7143 §13.12). */
 export const LOGIN_DATA_SEGMENT_LENGTH = 8192;
@@ -47,7 +39,6 @@ const READ_LENGTH_AFTER_PAYLOAD = 4096;
 const LONGEST_HEADER = BHS_LENGTH + 255 * 4 + 4;
 /** Up to 3 bytes of padding and a digest. */
 const LONGEST_TRAILER = 3 + 4;
-const PADDING = new Uint8Array(4);
 
 /**
  * Where a data segment goes: into exactly as many bytes of the sink's, into memory of the reader's own
@@ -354,42 +345,6 @@ export class PduReader {
       throw new ProtocolError(`${what} digest of a ${pdu} is wrong`, 'RFC 7143 §11.2.3');
     }
   }
-}
-
-/**
- * The segments of `pdu` as they go on the wire, in order. The data segment is among them as it is, not
- * copied: it must stay unchanged until the segments are sent.
- */
-export function encodePdu(pdu: Pdu, digests: Digests): Uint8Array[] {
-  const segments: Uint8Array[] = [encodeHeader(pdu, digests.header)];
-  const { data } = pdu;
-  if (data.length === 0) return segments;
-  segments.push(data);
-  const padding = paddingOf(data.length);
-  if (digests.data) {
-    const trailer = new Uint8Array(padding + 4);
-    trailer.set(encodeDigest(crc32c(PADDING.subarray(0, padding), crc32c(data))), padding);
-    segments.push(trailer);
-  } else if (padding > 0) {
-    segments.push(PADDING.subarray(0, padding));
-  }
-  return segments;
-}
-
-function encodeHeader(pdu: Pdu, withDigest: boolean): Uint8Array {
-  const bhs = encodeBhs(pdu);
-  if (pdu.ahs.length === 0 && !withDigest) return bhs;
-  const length = BHS_LENGTH + pdu.ahs.length;
-  const header = new Uint8Array(length + (withDigest ? 4 : 0));
-  header.set(bhs);
-  header.set(pdu.ahs, BHS_LENGTH);
-  if (withDigest) header.set(encodeDigest(crc32c(header.subarray(0, length))), length);
-  return header;
-}
-
-/** Segments are padded to a multiple of 4 bytes (RFC 7143 §11.1). */
-function paddingOf(length: number): number {
-  return -length & 3;
 }
 
 const initiatorOpcodes: ReadonlySet<OpcodeName> = new Set<InitiatorPdu['opcode']>([

@@ -3,24 +3,29 @@
 import type { ScsiResult } from '../../scsi/port.ts';
 import type { TaskBuffers } from '../datamover/datamover.ts';
 import type { TaskRequest } from './exchange-table.ts';
-import { NO_BYTES, type Pdu, pdu, TaskAttribute } from './pdu.ts';
+import { NO_BYTES, type Pdu, TaskAttribute } from './pdu.ts';
 
 /** The SCSI Command of `request`; `final` and immediate data are the data mover's affair. */
 export function scsiCommand(
   request: TaskRequest,
   numbers: { readonly itt: number; readonly cmdSn: number; readonly expStatSn: number },
 ): Pdu<'scsi-command'> {
-  return pdu({
-    ...numbers,
+  return {
     opcode: 'scsi-command',
+    immediate: false,
     final: true,
     read: request.dataIn !== undefined,
     write: request.dataOut !== undefined,
     attribute: TaskAttribute.simple,
     lun: request.lun,
+    itt: numbers.itt,
     expectedDataTransferLength: expectedLength(request),
+    cmdSn: numbers.cmdSn,
+    expStatSn: numbers.expStatSn,
     cdb: request.cdb,
-  });
+    data: NO_BYTES,
+    ahs: NO_BYTES,
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type ArenaSource, BufferPool, MAX_RUN, type PoolBuffer } from '../../../src/scsi/buffer-pool.ts';
+import { type ArenaSource, BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from '../../../src/scsi/buffer-pool.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
 
 /** Ordinary memory that keeps account. */
@@ -71,11 +71,11 @@ describe('buffer pool', () => {
   it('keeps a few idle arenas and gives the others back', () => {
     const source = new CountingSource();
     const pool = new BufferPool(source);
-    const buffers = Array.from({ length: 20 }, () => pool.acquire(MAX_RUN));
-    expect(source.live.size).toBe(20);
+    const buffers = Array.from({ length: 50 }, () => pool.acquire(MAX_RUN));
+    expect(source.live.size).toBe(50);
     for (const buffer of buffers) buffer.release();
-    expect(source.live.size).toBe(8);
-    expect(pool.bytesAllocated).toBe(8 * MAX_RUN);
+    expect(source.live.size).toBe(32);
+    expect(pool.bytesAllocated).toBe(32 * MAX_RUN);
   });
 
   it('random load: no two owners share a byte, and all comes back', () => {
@@ -100,6 +100,18 @@ describe('buffer pool', () => {
     }
     for (const { buffer } of owned) buffer.release();
     expect(pool.bytesInUse).toBe(0);
-    expect(source.live.size).toBeLessThanOrEqual(8);
+    expect(source.live.size).toBeLessThanOrEqual(32);
+  });
+
+  it('a run with several users comes back with the last one', () => {
+    const pool = new BufferPool();
+    const run = new SharedRun(pool.acquire(5000));
+    expect(run.length).toBe(8192);
+    run.retain();
+    run.release();
+    expect(pool.bytesInUse).toBe(8192);
+    run.release();
+    expect(pool.bytesInUse).toBe(0);
+    expect(() => run.release()).toThrow('released twice');
   });
 });

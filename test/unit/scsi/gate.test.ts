@@ -33,6 +33,22 @@ describe('the gate', () => {
     expect(order).toEqual([3, 4]);
   });
 
+  it('gives a ticket at once where one is free, and to nobody past those who wait', async () => {
+    const gate = new Gate(1);
+    expect(gate.tryEnter()).toBeUndefined();
+    gate.open(3);
+    const ticket = gate.tryEnter();
+    expect(ticket?.nexus).toBe(3);
+    expect(gate.tryEnter()).toBeUndefined();
+    const waiting = gate.enter();
+    ticket?.leave();
+    expect(gate.tryEnter()).toBeUndefined();
+    (await waiting).leave();
+    gate.refuse(new Error('no'));
+    expect(gate.tryEnter()).toBeUndefined();
+    expect(gate.queued).toBe(1);
+  });
+
   it('does not admit who waits while it is closed, and hands out the new nexus afterwards', async () => {
     const gate = new Gate(1);
     gate.open(1);

@@ -583,6 +583,29 @@ describe('flushing', () => {
     expect(bench.port.medium[0]).toBe(4);
   });
 
+  it('are kept in the memory they lie in where that may be retained and is put to use', async () => {
+    const bench = new Bench(volatileDisk);
+    const unit = await bench.attach();
+    const users: number[] = [0, 0];
+    const memoryOf = (index: number, length: number) => ({
+      length,
+      retain: () => {
+        users[index] = (users[index] ?? 0) + 1;
+      },
+      release: () => {
+        users[index] = (users[index] ?? 0) - 1;
+      },
+    });
+    await bench.soon(unit.write(0, filled(64 * 1024, 1), { memory: memoryOf(0, 64 * 1024) }));
+    await bench.soon(unit.write(64 * 1024, filled(4096, 2), { memory: memoryOf(1, 64 * 1024) }));
+    expect([users, bench.pool.bytesInUse, unit.status.retainedBytes]).toEqual([[1, 0], 4096, 68 * 1024]);
+    bench.port.crash();
+    bench.port.establish();
+    await bench.soon(unit.flush());
+    expect([bench.port.medium[0], bench.port.medium[64 * 1024 - 1], bench.port.medium[64 * 1024]]).toEqual([1, 1, 2]);
+    expect([users, bench.pool.bytesInUse, unit.status.retainedBytes]).toEqual([[0, 0], 0, 0]);
+  });
+
   it('makes room for copies by itself', async () => {
     const bench = new Bench(volatileDisk, {}, { retainedLimit: 16 * 4096 });
     const unit = await bench.attach();

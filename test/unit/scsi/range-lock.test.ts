@@ -42,6 +42,25 @@ describe('range lock', () => {
     expect(other.granted).toBe(true);
   });
 
+  it('gives a range at once where nothing conflicts, and does not wait for one that does', async () => {
+    const lock = new RangeLock();
+    const first = lock.tryAcquire(0, 10, 'shared');
+    expect(first).toBeDefined();
+    const second = lock.tryAcquire(5, 10, 'shared');
+    expect(second).toBeDefined();
+    expect(lock.tryAcquire(9, 1, 'exclusive')).toBeUndefined();
+    expect(lock.size).toBe(2);
+    const writer = request(lock, 0, 1, 'exclusive');
+    expect(lock.tryAcquire(0, 1, 'shared')).toBeUndefined(); // behind a writer that waits
+    first?.();
+    await settle();
+    expect(writer.granted).toBe(true);
+    second?.();
+    writer.release();
+    expect(lock.size).toBe(0);
+    expect(() => lock.tryAcquire(-1, 1, 'shared')).toThrow(RangeError);
+  });
+
   it('grants ranges that touch but do not overlap together', async () => {
     const lock = new RangeLock();
     request(lock, 0, 10, 'exclusive');

@@ -12,6 +12,23 @@ function bench(limit = 1024 * 1024) {
   return { pool, retained, pressure: () => pressed };
 }
 
+class CountedMemory {
+  readonly length: number;
+  users = 0;
+
+  constructor(length: number) {
+    this.length = length;
+  }
+
+  retain(): void {
+    this.users++;
+  }
+
+  release(): void {
+    this.users--;
+  }
+}
+
 const bytes = (length: number, value: number) => new Uint8Array(length).fill(value);
 const summary = (retained: RetainedWrites) => retained.writes.map(({ offset, data }) => [offset, data.length, data[0]]);
 
@@ -128,6 +145,29 @@ describe('retained writes', () => {
     reservation.cancel();
     await small;
     expect(order).toEqual(['large', 'small']);
+  });
+
+  it('stay in memory that can be retained, as long as a piece of it is needed', () => {
+    const { retained, pool } = bench();
+    const memory = new CountedMemory(4096);
+    const data = bytes(3000, 1);
+    retained.keep(0, data.subarray(0, 1000), memory);
+    retained.keep(1000, data.subarray(1000), memory);
+    expect([memory.users, retained.bytes, pool.bytesInUse]).toEqual([1, 4096, 0]);
+    expect(retained.writes[0]?.data.buffer).toBe(data.buffer);
+    retained.supersede(0, 1500);
+    expect([memory.users, retained.bytes]).toEqual([1, 4096]);
+    retained.supersede(1400, 2000);
+    expect([memory.users, retained.bytes]).toEqual([0, 0]);
+    retained.keep(0, data, memory);
+    retained.discardUpTo(retained.sequence);
+    expect([memory.users, retained.bytes]).toEqual([0, 0]);
+  });
+
+  it('count memory whose length nobody says as the longest run', () => {
+    const { retained } = bench();
+    retained.keep(0, bytes(600_000, 1), { retain: () => {}, release: () => {} });
+    expect(retained.bytes).toBe(1024 * 1024);
   });
 
   it('take one write that is larger than the limit, alone', async () => {

@@ -1,14 +1,7 @@
 import { describe, expect, it, test } from 'vitest';
 import { ProtocolError } from '../../../../src/errors.ts';
-import {
-  DIRECT_PLACEMENT_LENGTH,
-  type Digests,
-  encodePdu,
-  NO_DIGESTS,
-  PduReader,
-  type PduSink,
-  type Placement,
-} from '../../../../src/iser/datamover/tcp-framer.ts';
+import { type Digests, encodePdu, NO_DIGESTS } from '../../../../src/iser/datamover/pdu-batch.ts';
+import { DIRECT_PLACEMENT_LENGTH, PduReader, type PduSink, type Placement } from '../../../../src/iser/datamover/tcp-framer.ts';
 import { AhsType, describePdu, encodeAhs, type Pdu, pdu } from '../../../../src/iser/iscsi/pdu.ts';
 import { hex, hexVectors } from '../../../support/hex-vectors.ts';
 
@@ -393,27 +386,5 @@ describe('malformed input', () => {
     fill(new PduReader('target', sink), text(8192));
     expect(sink.pdus).toHaveLength(1);
     expect(() => fill(new PduReader('target', sink), text(8193))).toThrow(ProtocolError);
-  });
-});
-
-describe('encoding', () => {
-  it('passes the data segment on as it lies', () => {
-    const data = pattern(1001);
-    const segments = encodePdu(pdu({ opcode: 'data-out', data }), BOTH);
-    expect(segments.filter((segment) => segment === data)).toHaveLength(1);
-    expect(segments.map(({ length }) => length)).toEqual([52, 1001, 7]);
-  });
-
-  test.each([
-    [0, 48],
-    [1, 52],
-    [2, 52],
-    [3, 52],
-    [4, 52],
-    [5, 56],
-  ])('pads %i bytes of data to %i bytes in all', (length, total) => {
-    const bytes = wire(pdu({ opcode: 'nop-out', data: pattern(length).fill(0xff) }));
-    expect(bytes.length).toBe(total);
-    expect(bytes.subarray(48 + length)).toEqual(new Uint8Array(total - 48 - length));
   });
 });

@@ -5,8 +5,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it, test, vi } from 'vitest';
 import type { DataParameters, TargetDatamover } from '../../../../src/iser/datamover/datamover.ts';
+import { encodePdu, NO_DIGESTS } from '../../../../src/iser/datamover/pdu-batch.ts';
 import { createTcpTransport, tcpInitiatorTransport, tcpTargetTransport } from '../../../../src/iser/datamover/tcp.ts';
-import { encodePdu, NO_DIGESTS } from '../../../../src/iser/datamover/tcp-framer.ts';
 import { type Pdu, pdu } from '../../../../src/iser/iscsi/pdu.ts';
 import { DatamoverPair, InitiatorEnd, ordinaryParameters, patternBytes, TargetEnd } from '../../../support/datamover-pair.ts';
 

@@ -12,6 +12,7 @@ import {
   describePdu,
   encodeAhs,
   encodeBhs,
+  encodeByTable,
   headers,
   Opcode,
   type OpcodeName,
@@ -457,6 +458,19 @@ describe('decodePdu', () => {
 });
 
 describe('encodeBhs', () => {
+  it.each(opcodeNames)('%s: agrees with the table walker', (name) => {
+    const random = new SeededRandom(Opcode[name] + 2000);
+    for (let round = 0; round < 60; round++) {
+      const source = randomPdu(name, random);
+      const [bhs, byTable] = [encodeBhs(source), new Uint8Array(BHS_LENGTH)];
+      encodeByTable(source, viewOf(byTable));
+      const isLength = (index: number) => index === 0 || (index >= 4 && index < 8);
+      expect(bhs.map((byte, index) => (isLength(index) ? 0 : byte))).toEqual(
+        byTable.map((byte, index) => (isLength(index) ? 0 : byte)),
+      );
+    }
+  });
+
   it('refuses a value that does not fit', () => {
     expect(() => encodeBhs(pdu({ opcode: 'nop-out', itt: 2 ** 32 }))).toThrow(RangeError);
     expect(() => encodeBhs(pdu({ opcode: 'nop-out', itt: -1 }))).toThrow(RangeError);
