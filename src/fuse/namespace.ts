@@ -50,6 +50,19 @@ export class Namespace {
     return this.#entries.get(inode);
   }
 
+  /** The first deferred directory that a look-up of `path` would look into, or that `path` is where `itself` is to be looked into as well. */
+  deferredOn(path: string, { itself }: { readonly itself: boolean }): DirectoryEntry | undefined {
+    const names = path.split('/').filter((name) => name !== '');
+    let inode: number | undefined = ROOT_INODE;
+    for (let depth = 0; inode !== undefined && (depth < names.length || itself); depth++) {
+      const entry = this.#entries.get(inode);
+      if (entry?.kind === 'directory' && entry.isDeferred === true) return entry;
+      if (depth === names.length) return undefined;
+      inode = this.#children.get(inode)?.get(names[depth] as string);
+    }
+    return undefined;
+  }
+
   children(directory: DirectoryEntry): Entry[] {
     const entries: Entry[] = [];
     for (const inode of this.#children.get(directory.inode)?.values() ?? []) {

@@ -48,6 +48,16 @@ describe('the name space', () => {
     expect(namespace.lookup('/a/b/c')?.inode).toBe(4);
   });
 
+  it('finds the deferred directory that a path leads through, and itself where it is to be looked into', () => {
+    const namespace = withTarget();
+    namespace.update([{ ...directory(2, ROOT_INODE, 'a'), isDeferred: true } as Entry], []);
+    const on = (path: string, itself = false) => namespace.deferredOn(path, { itself })?.inode;
+    expect([on('/a/b'), on('/a/no'), on('/a/b/c'), on('/a', true), on('/a/b', true)]).toEqual([2, 2, 2, 2, 2]);
+    expect([on('/a'), on('/d'), on('/no/x'), on('/'), on('/', true), on('/d', true)]).toEqual(Array(6).fill(undefined));
+    namespace.update([directory(2, ROOT_INODE, 'a')], []);
+    expect(on('/a/b', true)).toBeUndefined();
+  });
+
   it('ignores the removal of what is not there, and of the root', () => {
     const namespace = withTarget();
     expect(namespace.update([], [77, ROOT_INODE])).toEqual([]);
