@@ -94,6 +94,8 @@ export class Tree {
   /** By target name. */
   #targets = new Map<string, Branch>();
   readonly #textSources = new Map<number, TextSource>();
+  /** Names of targets, by the inode of their directory. */
+  readonly #targetNames = new Map<number, string>();
   #nextInode = ROOT_INODE + 1;
 
   constructor(options: TreeOptions) {
@@ -137,6 +139,11 @@ export class Tree {
     return this.#textSources.get(inode);
   }
 
+  /** The name of the target whose directory `inode` is; undefined for anything else. */
+  targetName(inode: number): string | undefined {
+    return this.#targetNames.get(inode);
+  }
+
   /** The inode of a logical unit's image; undefined where it has none. */
   imageInode(target: string, label: string): number | undefined {
     return this.#targets.get(target)?.images.get(label);
@@ -152,6 +159,7 @@ export class Tree {
       const entry = this.#entry(file, parent, known, nowMs);
       entries.set(file.key, entry);
       if (file.kind === 'text') this.#textSources.set(entry.inode, file.source);
+      if (file.kind === 'directory' && parent === ROOT_INODE) this.#targetNames.set(entry.inode, file.name);
       if (file.kind === 'image') images.set(file.label, entry.inode);
       if (entry !== known) change.add.push(entry);
     }
@@ -165,6 +173,7 @@ export class Tree {
     for (const [key, entry] of before) if (!after.has(key)) gone.set(entry.inode, entry);
     for (const { inode, parent } of gone.values()) {
       this.#textSources.delete(inode);
+      this.#targetNames.delete(inode);
       if (!gone.has(parent)) change.remove.push(inode);
     }
   }

@@ -89,6 +89,8 @@ describe('the tree', () => {
     expect(tree.textSource(shown.at('iqn.a:x/lun0/image').inode)).toBeUndefined();
     expect(tree.imageInode('iqn.a:x', '0')).toBe(shown.at('iqn.a:x/lun0/image').inode);
     expect(tree.imageInode('iqn.a:x', '1')).toBeUndefined();
+    expect(tree.targetName(shown.at('iqn.a:x').inode)).toBe('iqn.a:x');
+    expect(tree.targetName(shown.at('iqn.a:x/lun0').inode)).toBeUndefined();
   });
 });
 
@@ -166,6 +168,7 @@ describe('changes', () => {
     const { inode } = shown.at('iqn.a:x');
     const change = tree.update({ targets: [] }, 2);
     expect(change).toEqual({ add: [], remove: [inode] });
+    expect(tree.targetName(inode)).toBeUndefined();
     expect(Object.keys(shown.apply(change).paths()).sort()).toEqual(['metrics', 'status', 'status.json']);
   });
 
@@ -218,7 +221,15 @@ describe('one target of many', () => {
     const before = shown.at('iqn.a:y').inode;
     const change = tree.updateTarget({ name: 'iqn.a:y', luns: [{ label: '0', ...image() }] }, 2);
     expect(change.remove).toEqual([]);
-    expect(change.add.map(({ name }) => name)).toEqual(['iqn.a:y', 'lun0', 'image', 'info', 'info.json', 'status', 'status.json']);
+    expect(change.add.map(({ name }) => name)).toEqual([
+      'iqn.a:y',
+      'lun0',
+      'image',
+      'info',
+      'info.json',
+      'status',
+      'status.json',
+    ]);
     shown.apply(change);
     expect(shown.at('iqn.a:y').inode).toBe(before);
     expect(shown.at('iqn.a:y')).not.toHaveProperty('isDeferred');
