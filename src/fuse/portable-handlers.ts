@@ -12,7 +12,7 @@ import type Fuse from 'fuse-native';
 import { IserfsError } from '../errors.ts';
 import { attributesOf, statfsOf } from './attributes.ts';
 import { Errno, errnoOf } from './errno.ts';
-import type { DirectoryEntry, Entry, FuseHostOptions, FuseRequest } from './host.ts';
+import type { Entry, FuseHostOptions, FuseRequest } from './host.ts';
 import { Namespace } from './namespace.ts';
 import { TextBodies } from './text-bodies.ts';
 
@@ -270,13 +270,9 @@ export class PortableHandlers {
       entry,
       size: entry.kind === 'image' ? entry.size : textLength,
       modifiedMs: entry.kind === 'text' ? Date.now() : entry.modifiedMs,
-      subdirectories: entry.kind === 'directory' ? this.#countDirectories(entry) : 0,
+      subdirectories: entry.kind === 'directory' ? this.#namespace.countSubdirectories(entry) : 0,
     };
     return attributesOf(file, this.#options);
-  }
-
-  #countDirectories(directory: DirectoryEntry): number {
-    return this.#namespace.children(directory).filter(({ kind }) => kind === 'directory').length;
   }
 }
 
