@@ -191,7 +191,7 @@ export class MountedTarget {
 
   /** Logs in and begins to scan. Never rejects: the reason stays in `#failure`. */
   async #logIn(signal: AbortSignal): Promise<void> {
-    const { settings, initiatorName, transports, clock, log } = this.#context;
+    const { settings, initiatorName, transports, turns, clock, log } = this.#context;
     this.#transport ??= transports.forLogin();
     try {
       const { options } = settings;
@@ -207,6 +207,7 @@ export class MountedTarget {
           keepaliveTimeoutMs: KEEPALIVE_MS,
           maxCommands: MAX_COMMANDS,
           log,
+          takeTurn: (login, signal) => turns.take(login, signal),
         },
         signal,
       );
