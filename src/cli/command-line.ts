@@ -17,7 +17,7 @@ import { runTarget } from './commands/target.ts';
 import { runUmount } from './commands/umount.ts';
 import { findMountOf } from './mount-reader.ts';
 import { EXIT_OK, EXIT_USAGE, exitStatusOf, UsageError } from './output.ts';
-import { parseBlockLength, parseUnitSpec } from './unit-spec.ts';
+import { forTargets, parseBlockLength, parseTargetCount, parseUnitSpec } from './unit-spec.ts';
 
 const HELP_WIDTH = 100;
 const COMMANDS = ['mount', 'umount', 'discover', 'ls', 'info', 'status', 'target'];
@@ -227,6 +227,11 @@ function targetGrammar(it: Argv): Argv {
       describe: 'Speak TCP at --listen and iSER at this port, by --transport or else by iwarp; 0 picks a free one',
     })
     .option('name', { type: 'string', default: DEFAULT_TARGET_NAME, requiresArg: true, describe: 'iSCSI name of the target' })
+    .option('targets', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'So many targets, NAME-1 and so on, each with the LUNs in memory that are given',
+    })
     .option('file', {
       type: 'string',
       requiresArg: true,
@@ -362,6 +367,8 @@ async function target(args: CommandLineArguments, context: CommandContext): Prom
     args.texts(option).map((text) => parseUnitSpec(option, text, defaults)),
   );
   if (units.length === 0) throw new UsageError('no LUN to offer', 'Add --file PATH or --memory SIZE, such as --memory 1G.');
+  const name = args.iscsiName('name');
+  const targets = args.text('targets');
   const options = args.options(['header-digest', 'data-digest']);
   const portals = args.targetPortals();
   const required = (['header-digest', 'data-digest'] as const).find((name) => options[name] === 'require');
@@ -371,8 +378,8 @@ async function target(args: CommandLineArguments, context: CommandContext): Prom
   return await runTarget(
     {
       portals,
-      name: args.iscsiName('name'),
-      units,
+      name,
+      units: targets === undefined ? units : forTargets(units, name, parseTargetCount(targets)),
       chap: args.chap(),
       headerDigest: options['header-digest'] ?? 'prefer',
       dataDigest: options['data-digest'] ?? 'prefer',

@@ -51,6 +51,10 @@ export interface OfferedUnit {
   readonly readOnly: boolean;
 }
 
+/** Sessions that are admitted: for a few targets, and for many. */
+const LEAST_SESSIONS = 128;
+const SESSIONS_PER_TARGET = 4;
+
 export class EmbeddedTarget {
   readonly units: readonly OfferedUnit[];
   readonly #target: IscsiTarget;
@@ -108,6 +112,7 @@ export class EmbeddedTarget {
       const target = await IscsiTarget.listen({
         portals,
         targets: servers.map((server) => ({ ...server, ...chap })),
+        limits: { maxSessions: Math.max(LEAST_SESSIONS, SESSIONS_PER_TARGET * servers.length) },
         log: options.log,
       });
       return new EmbeddedTarget(

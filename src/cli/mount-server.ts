@@ -7,6 +7,7 @@
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { errorCode } from '../errors.ts';
+import { count } from '../printable.ts';
 import { linesOf } from '../several-errors.ts';
 import { type Interrupts, listenForInterrupts } from './interrupts.ts';
 import { CHANNEL, type ServerMessage, type ServerOrders } from './launcher.ts';
@@ -41,7 +42,8 @@ async function run(orders: ServerOrders): Promise<number> {
       log,
       ready: (report) => {
         channel.off('close', onEnd);
-        log(`mounted at ${report.mountpoint}: ${report.images.length} images`);
+        const what = report.isOnDemand ? count(report.targets, 'target') : count(report.images.length, 'image');
+        log(`mounted at ${report.mountpoint}: ${what}`);
         tell({ type: 'ready', ...report });
       },
     });

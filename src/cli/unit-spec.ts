@@ -25,6 +25,8 @@ export interface UnitSpec extends UnitSettings {
 const KEYS = ['block-size', 'read-only', 'volatile-cache', 'lun', 'target', 'size'];
 /** Largest number that the command line gives: beyond, initiators disagree about its form. */
 const MOST_LUN = 16_383;
+/** As many as a target has numbers for their sessions, with room for several each. */
+const MOST_TARGETS = 10_000;
 
 /** Reads the value of `--file` or `--memory`. Throws `UsageError`. */
 export function parseUnitSpec(option: 'file' | 'memory', text: string, defaults: UnitSettings): UnitSpec {
@@ -43,6 +45,18 @@ export function parseUnitSpec(option: 'file' | 'memory', text: string, defaults:
     lun: lunOf(settings.get('lun'), where),
     target: targetOf(settings.get('target'), where),
   };
+}
+
+/** Each of `count` targets with units of its own: `NAME-0001` and so on. Throws `UsageError` for what cannot be had several times. */
+export function forTargets(units: readonly UnitSpec[], name: string, count: number): UnitSpec[] {
+  for (const { backing, target } of units) {
+    if ('file' in backing) throw new UsageError(`--targets: ${backing.file} can be in one target alone; give --memory`);
+    if (target !== undefined) throw new UsageError(`--targets names the targets: leave target=${target} out`);
+  }
+  const width = String(count).length;
+  return Array.from({ length: count }, (_, index) => `${name}-${String(index + 1).padStart(width, '0')}`).flatMap((target) =>
+    units.map((unit) => ({ ...unit, target })),
+  );
 }
 
 export function parseBlockLength(text: string, where: string): number {
@@ -70,6 +84,12 @@ function split(text: string): { head: string; settings: Map<string, string> } {
     parts.pop();
   }
   return { head: parts.join(','), settings };
+}
+
+/** Reads the value of `--targets`. Throws `UsageError`. */
+export function parseTargetCount(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= MOST_TARGETS) return Number(text);
+  throw new UsageError(`--targets ${text}: expected a number of 1 to ${MOST_TARGETS}`);
 }
 
 function sizeOf(text: string, where: string): number {

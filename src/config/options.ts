@@ -34,6 +34,12 @@ export const mountOptions = {
   'iwarp-crc': choice('Transport', ['on', 'off'], 'on', 'CRC32C over what iwarp carries'),
   'header-digest': choice('Transport', ['none', 'prefer', 'require'], 'none', 'CRC32C over PDU headers (TCP)'),
   'data-digest': choice('Transport', ['none', 'prefer', 'require'], 'none', 'CRC32C over PDU data (TCP)'),
+  logins: choice(
+    'Access',
+    ['auto', 'at-mount', 'on-demand'],
+    'auto',
+    "When sessions begin: at-mount, or on-demand, when a target's directory is first looked into; auto: at-mount for up to 16 targets",
+  ),
   'initiator-name': initiatorName(),
   'read-only': flag('Access', 'No image can be written'),
   'allow-other': flag('Access', 'Other users may use the mount (see user_allow_other in /etc/fuse.conf)'),

@@ -9,6 +9,8 @@ export class Namespace {
   readonly #entries = new Map<number, Entry>();
   /** Inodes by name, per directory. */
   readonly #children = new Map<number, Map<string, number>>();
+  /** How many directories there are in each directory: asked for at every look at one, and it may have a thousand. */
+  readonly #subdirectories = new Map<number, number>();
 
   constructor(root: { readonly mode: number; readonly modifiedMs: number }) {
     this.#put({ kind: 'directory', inode: ROOT_INODE, parent: ROOT_INODE, name: '', ...root });
@@ -30,6 +32,7 @@ export class Namespace {
       this.#detach(entry.inode);
       this.#put(entry);
       siblings.set(entry.name, entry.inode);
+      this.#count(entry, 1);
     }
     return gone;
   }
@@ -50,6 +53,19 @@ export class Namespace {
     return this.#entries.get(inode);
   }
 
+  /** The first deferred directory that a look-up of `path` would look into, or that `path` is where `itself` is to be looked into as well. */
+  deferredOn(path: string, { itself }: { readonly itself: boolean }): DirectoryEntry | undefined {
+    const names = path.split('/').filter((name) => name !== '');
+    let inode: number | undefined = ROOT_INODE;
+    for (let depth = 0; inode !== undefined && (depth < names.length || itself); depth++) {
+      const entry = this.#entries.get(inode);
+      if (entry?.kind === 'directory' && entry.isDeferred === true) return entry;
+      if (depth === names.length) return undefined;
+      inode = this.#children.get(inode)?.get(names[depth] as string);
+    }
+    return undefined;
+  }
+
   children(directory: DirectoryEntry): Entry[] {
     const entries: Entry[] = [];
     for (const inode of this.#children.get(directory.inode)?.values() ?? []) {
@@ -57,6 +73,10 @@ export class Namespace {
       if (entry !== undefined) entries.push(entry);
     }
     return entries;
+  }
+
+  countSubdirectories(directory: DirectoryEntry): number {
+    return this.#subdirectories.get(directory.inode) ?? 0;
   }
 
   images(): ImageEntry[] {
@@ -70,7 +90,13 @@ export class Namespace {
 
   #detach(inode: number): void {
     const before = this.#entries.get(inode);
-    if (before !== undefined) this.#children.get(before.parent)?.delete(before.name);
+    if (before === undefined) return;
+    this.#children.get(before.parent)?.delete(before.name);
+    this.#count(before, -1);
+  }
+
+  #count({ kind, parent }: Entry, change: 1 | -1): void {
+    if (kind === 'directory') this.#subdirectories.set(parent, (this.#subdirectories.get(parent) ?? 0) + change);
   }
 
   #remove(inode: number, gone: number[]): void {
@@ -79,6 +105,7 @@ export class Namespace {
     this.#detach(inode);
     this.#entries.delete(inode);
     this.#children.delete(inode);
+    this.#subdirectories.delete(inode);
     gone.push(inode);
   }
 }

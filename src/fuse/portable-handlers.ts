@@ -12,7 +12,7 @@ import type Fuse from 'fuse-native';
 import { IserfsError } from '../errors.ts';
 import { attributesOf, statfsOf } from './attributes.ts';
 import { Errno, errnoOf } from './errno.ts';
-import type { DirectoryEntry, Entry, FuseHostOptions, FuseRequest } from './host.ts';
+import type { Entry, FuseHostOptions, FuseRequest } from './host.ts';
 import { Namespace } from './namespace.ts';
 import { TextBodies } from './text-bodies.ts';
 
@@ -86,8 +86,8 @@ export class PortableHandlers {
       fsyncdir: () => 0,
       release: (_path, handle) => this.#release(handle),
       truncate: (path, size) => this.#truncate(path, size),
-      utimens: (path) => (this.#namespace.lookup(path)?.kind === 'image' ? 0 : -Errno.EPERM),
-      chmod: (path, mode) => ((mode & 0o7777) === this.#namespace.lookup(path)?.mode ? 0 : -Errno.EPERM),
+      utimens: async (path) => ((await this.#lookup(path))?.kind === 'image' ? 0 : -Errno.EPERM),
+      chmod: async (path, mode) => ((mode & 0o7777) === (await this.#lookup(path))?.mode ? 0 : -Errno.EPERM),
       chown: (_path, uid, gid) => (isUnchanged(uid, this.#options.uid) && isUnchanged(gid, this.#options.gid) ? 0 : -Errno.EPERM),
       create: refuse,
       mknod: refuse,
@@ -129,8 +129,19 @@ export class PortableHandlers {
     }
   }
 
+  /** The entry at `path`, when what lies on the way to it is known. With `itself`, what is in it is known then as well. */
+  async #lookup(path: string, { itself = false } = {}): Promise<Entry | undefined> {
+    const asked = new Set<number>();
+    for (;;) {
+      const deferred = this.#namespace.deferredOn(path, { itself });
+      if (deferred === undefined || asked.has(deferred.inode)) return this.#namespace.lookup(path);
+      asked.add(deferred.inode);
+      await this.#options.upcalls.expand(deferred.inode);
+    }
+  }
+
   async #getattr(path: string): Promise<Answer> {
-    const entry = this.#namespace.lookup(path);
+    const entry = await this.#lookup(path);
     if (entry === undefined) return -Errno.ENOENT;
     return [0, this.#attributes(entry, entry.kind === 'text' ? await this.#textLength(entry.inode) : undefined)];
   }
@@ -145,8 +156,8 @@ export class PortableHandlers {
     }
   }
 
-  #readdir(path: string): Answer {
-    const entry = this.#namespace.lookup(path);
+  async #readdir(path: string): Promise<Answer> {
+    const entry = await this.#lookup(path, { itself: true });
     if (entry === undefined) return -Errno.ENOENT;
     if (entry.kind !== 'directory') return -Errno.ENOTDIR;
     const parent = this.#namespace.get(entry.parent) ?? entry;
@@ -157,7 +168,7 @@ export class PortableHandlers {
   }
 
   async #open(path: string, flags: number): Promise<Answer> {
-    const entry = this.#namespace.lookup(path);
+    const entry = await this.#lookup(path);
     if (entry === undefined) return -Errno.ENOENT;
     if (entry.kind === 'directory') return -Errno.EISDIR;
     const access = accessOf(flags);
@@ -224,8 +235,8 @@ export class PortableHandlers {
   }
 
   /** A disk has one size: within it truncation succeeds and changes nothing, so that programs that truncate what they copy to work. */
-  #truncate(path: string, size: number): Answer {
-    const entry = this.#namespace.lookup(path);
+  async #truncate(path: string, size: number): Promise<Answer> {
+    const entry = await this.#lookup(path);
     if (entry === undefined) return -Errno.ENOENT;
     if (entry.kind === 'directory') return -Errno.EISDIR;
     if (entry.kind === 'text') return -Errno.EACCES;
@@ -259,13 +270,9 @@ export class PortableHandlers {
       entry,
       size: entry.kind === 'image' ? entry.size : textLength,
       modifiedMs: entry.kind === 'text' ? Date.now() : entry.modifiedMs,
-      subdirectories: entry.kind === 'directory' ? this.#countDirectories(entry) : 0,
+      subdirectories: entry.kind === 'directory' ? this.#namespace.countSubdirectories(entry) : 0,
     };
     return attributesOf(file, this.#options);
-  }
-
-  #countDirectories(directory: DirectoryEntry): number {
-    return this.#namespace.children(directory).filter(({ kind }) => kind === 'directory').length;
   }
 }
 

@@ -25,6 +25,8 @@ export interface InitiatorOptions extends ConnectionOptions {
   readonly keepaliveTimeoutMs: number;
   readonly maxCommands: number;
   readonly log: (line: string) => void;
+  /** Calls `login` when it may go on: a thousand sessions that are lost together must not all come back at once. Absent: at once. */
+  readonly takeTurn?: <T>(login: () => Promise<T>, signal: AbortSignal) => Promise<T>;
 }
 
 export type InitiatorState = 'connecting' | 'logged-in' | 'recovering' | 'failed' | 'closed';
@@ -269,7 +271,7 @@ export class Initiator implements ScsiPort {
 
   /** Logs in again until it works or the initiator is closed; never rejects. Past the time-out, waiting commands fail and attempts go on slowly. */
   async #recover(firstWaitMs: number): Promise<void> {
-    const { clock, recoveryTimeoutMs, loginTimeoutMs, log } = this.#options;
+    const { clock, recoveryTimeoutMs, loginTimeoutMs, log, takeTurn = (login) => login() } = this.#options;
     const { signal } = this.#closing;
     const lostAt = clock.now();
     const cancelDeadline = clock.schedule(recoveryTimeoutMs, () => this.#giveUpFor(lostAt));
@@ -280,7 +282,7 @@ export class Initiator implements ScsiPort {
         const isHopeful = this.#failure === undefined && !refused;
         const wait = attempt === 0 ? firstWaitMs : isHopeful ? backoff : SLOW_RETRY_MS;
         if (wait > 0) await sleep(clock, wait, signal);
-        const connection = await this.#logInAnywhere(loginTimeoutMs, signal);
+        const connection = await takeTurn(() => this.#logInAnywhere(loginTimeoutMs, signal), signal);
         if (signal.aborted) {
           await connection.datamover.terminate('abrupt');
           break;

@@ -56,8 +56,13 @@ function targetFamilies({ targets }: MountSnapshot): Family[] {
   return [
     gauge(
       'iserfs_target_up',
-      'Whether there is a session with the target.',
-      each((target) => (target.session?.state === 'logged-in' ? 1 : 0)),
+      'Whether there is a session with the target; of those for which one was asked.',
+      each((target) => (target.state === 'not-connected' ? undefined : target.session?.state === 'logged-in' ? 1 : 0)),
+    ),
+    gauge(
+      'iserfs_target_not_connected',
+      'Whether nobody has asked for a session with the target yet.',
+      each((target) => (target.state === 'not-connected' ? 1 : 0)),
     ),
     gauge(
       'iserfs_target_transport_info',

@@ -7,19 +7,20 @@
 import { join } from 'node:path';
 import { aborted, sleep, systemClock } from '../clock.ts';
 import { describeOptions } from '../config/options.ts';
-import type { MountSettings } from '../config/settings.ts';
+import type { DirectTarget, MountSettings } from '../config/settings.ts';
 import { describeAt, describeError, IserfsError } from '../errors.ts';
 import { type FuseHost, ROOT_INODE } from '../fuse/host.ts';
 import { checkFuse, prepareMountpoint } from '../fuse/mountpoint.ts';
 import { Operations } from '../fuse/operations.ts';
 import { mountPortable } from '../fuse/portable-host.ts';
-import { Tree, type TreeModel } from '../fuse/tree.ts';
+import { type TargetModel, Tree, type TreeChange } from '../fuse/tree.ts';
 import { BlockCache } from '../scsi/block-cache.ts';
 import { BufferPool } from '../scsi/buffer-pool.ts';
 import { SeveralErrors } from '../several-errors.ts';
 import { VERSION } from '../version.ts';
+import { LoginTurns } from './login-turns.ts';
 import type { MountedLun } from './mounted-lun.ts';
-import { MountedTarget } from './mounted-target.ts';
+import { attemptBound, MountedTarget } from './mounted-target.ts';
 import type { MountSnapshot } from './snapshot.ts';
 import { planTargets } from './target-plan.ts';
 import { renderText } from './text-files.ts';
@@ -33,6 +34,9 @@ export interface ReadyReport {
   readonly images: readonly { readonly path: string; readonly size: number; readonly writable: boolean }[];
   /** One line per target or LUN that is there by name only. */
   readonly problems: readonly string[];
+  readonly targets: number;
+  /** No session has begun: each does when its target's directory is first looked into. */
+  readonly isOnDemand: boolean;
 }
 
 export interface MountContext {
@@ -40,8 +44,11 @@ export interface MountContext {
   readonly log: (line: string) => void;
 }
 
-/** Everything up to the decision whether there is something to mount takes no longer, silence included. */
-const BRING_UP_MS = 9000;
+/**
+ * With so few targets a mount logs in to all of them at once, and says what is wrong with which. With more it
+ * would cost the portals and this process sessions that nobody uses.
+ */
+const LOGGED_IN_AT_MOUNT = 16;
 /** Targets that do not answer a logout are left. */
 const LOGOUT_MS = 5000;
 /** A failure of requests that was logged is not logged again for so long, while no other one comes. */
@@ -57,6 +64,7 @@ export class Mount {
   readonly #startedAt = new Date();
   readonly #startedMs = systemClock.now();
   readonly #transports: Transports;
+  readonly #turns = new LoginTurns({ clock: systemClock });
   readonly #pool: BufferPool;
   readonly #cache: BlockCache;
   readonly #retainedLimit: number | undefined;
@@ -64,16 +72,19 @@ export class Mount {
   readonly #operations: Operations;
   /** Problems of discovery, which belong to no target. */
   readonly #notes: string[] = [];
-  /** What each image shows, by inode. */
-  readonly #images = new Map<number, MountedLun>();
-  #targets: MountedTarget[] = [];
+  /** What each image shows, by inode, for each target. */
+  readonly #images = new Map<MountedTarget, ReadonlyMap<number, MountedLun>>();
+  /** By name. */
+  #targets: ReadonlyMap<string, MountedTarget> = new Map();
+  #isOnDemand = false;
   #host: FuseHost | undefined;
   #isClosing = false;
   #lastFailure = { line: '', at: 0 };
 
   /**
-   * Logs in and mounts. Resolves when the tree is there and at least one LUN can be read; rejects with the
-   * causes otherwise, and nothing is left mounted or logged in. `signal` gives it up.
+   * Logs in and mounts. Resolves when the tree is there and at least one LUN can be read, or, where sessions begin on
+   * demand, at least one target is known; rejects with the causes otherwise, and nothing is left mounted or
+   * logged in. `signal` gives it up.
    */
   static async start(settings: MountSettings, context: MountContext, signal: AbortSignal): Promise<Mount> {
     await checkFuse({ allowOther: settings.options['allow-other'], helpers: ['fusermount'] });
@@ -109,13 +120,15 @@ export class Mount {
     this.#tree = new Tree({ allowOther: options['allow-other'], readOnly: options['read-only'], shared: options.shared });
     this.#operations = new Operations({
       render: async (inode) => new TextEncoder().encode(this.#text(inode)),
+      expand: (inode) => this.#expand(inode),
       failed: (error) => this.#logFailure(describeError(error)),
     });
   }
 
   /** What can be used and what cannot. */
   get report(): ReadyReport {
-    const luns = this.#targets.flatMap((target) => target.luns.map((lun) => ({ target, lun })));
+    const targets = [...this.#targets.values()];
+    const luns = targets.flatMap((target) => target.luns.map((lun) => ({ target, lun })));
     return {
       pid: process.pid,
       mountpoint: this.#mountpoint,
@@ -130,7 +143,9 @@ export class Mount {
               },
             ],
       ),
-      problems: [...this.#notes, ...this.#targets.flatMap((target) => target.failures.map(describeError))],
+      problems: [...this.#notes, ...targets.flatMap((target) => target.failures.map(describeError))],
+      targets: targets.length,
+      isOnDemand: this.#isOnDemand,
     };
   }
 
@@ -153,7 +168,7 @@ export class Mount {
     const cut = aborted(options.signal);
     const failures: string[] = [];
     await Promise.race([this.#operations.drained(), cut]);
-    const luns = this.#targets.flatMap((target) => target.luns);
+    const luns = [...this.#targets.values()].flatMap((target) => target.luns);
     await Promise.all(
       luns.map(async (lun) => {
         const failure = await Promise.race([flush(lun), cut.then(() => `${lun.description}: ${LOST}: a second signal`)]);
@@ -184,7 +199,7 @@ export class Mount {
       },
       openImages: this.#host?.openImages ?? 0,
       notes: this.#notes,
-      targets: this.#targets.map((target) => target.snapshot()),
+      targets: [...this.#targets.values()].map((target) => target.snapshot()),
     };
   }
 
@@ -193,11 +208,11 @@ export class Mount {
     return this.#host;
   }
 
-  /** Discovery and logins. Rejects where no LUN can be read. */
+  /** Discovery and, unless they are for later, logins. Rejects where no LUN can be read, or no target is known. */
   async #bringUp(signal: AbortSignal): Promise<void> {
     const { initiatorName, log } = this.#context;
     const timeUp = new AbortController();
-    const bound = Math.max(BRING_UP_MS, this.#settings.options['login-timeout'] + 4000);
+    const bound = attemptBound(this.#settings);
     const cancelTimer = systemClock.schedule(bound, () => timeUp.abort(new Error(`no answer within ${bound / 1000} s`)));
     const limit = AbortSignal.any([signal, timeUp.signal]);
     try {
@@ -205,33 +220,38 @@ export class Mount {
       const plan = await planTargets(this.#settings, { initiatorName, transports, signal: limit });
       this.#notes.push(...plan.failures.map(describeError), ...plan.notes);
       for (const note of this.#notes) log(note);
-      this.#targets = plan.targets.map(
-        (target) =>
-          new MountedTarget(
-            target,
-            {
-              settings: this.#settings,
-              initiatorName,
-              transports,
-              pool: this.#pool,
-              cache: this.#cache,
-              retainedLimit: this.#retainedLimit,
-              clock: systemClock,
-              log,
-              changed: () => this.#updateTree(),
-            },
-            limit,
-          ),
-      );
-      await Promise.race([Promise.all(this.#targets.map((target) => target.attempted)), aborted(limit)]);
+      this.#isOnDemand = isOnDemand(this.#settings, plan.targets.length);
+      this.#targets = new Map(plan.targets.map((target) => [target.name, this.#target(target)]));
+      if (!this.#isOnDemand) {
+        const attempts = [...this.#targets.values()].map((target) => target.begin(limit));
+        await Promise.race([Promise.all(attempts), aborted(limit)]);
+      }
     } finally {
       cancelTimer();
     }
-    const failures = this.#targets.flatMap((target) => target.failures);
+    const targets = [...this.#targets.values()];
+    const failures = targets.flatMap((target) => target.failures);
     for (const failure of failures) log(describeError(failure));
-    if (this.#targets.some((target) => target.luns.some((lun) => lun.device !== undefined))) return;
+    if (this.#isOnDemand ? targets.length > 0 : targets.some(({ luns }) => luns.some(({ device }) => device !== undefined)))
+      return;
     const [first, ...rest] = [...failures, ...this.#notes.map((note) => new IserfsError('target-not-found', note))];
     throw SeveralErrors.from([first ?? new IserfsError('target-not-found', 'the portals offer no targets'), ...rest]);
+  }
+
+  #target(request: DirectTarget): MountedTarget {
+    return new MountedTarget(request, {
+      settings: this.#settings,
+      initiatorName: this.#context.initiatorName,
+      transports: this.#transports,
+      pool: this.#pool,
+      cache: this.#cache,
+      retainedLimit: this.#retainedLimit,
+      clock: systemClock,
+      log: this.#context.log,
+      turns: this.#turns,
+      isOnDemand: this.#isOnDemand,
+      changed: (target) => this.#updateTarget(target),
+    });
   }
 
   async #attachHost(): Promise<void> {
@@ -246,51 +266,51 @@ export class Mount {
       source: 'iserfs',
       directIo: options.shared,
     });
-    this.#updateTree();
+    const targets = [...this.#targets.values()];
+    this.#show(this.#tree.update({ targets: targets.map(modelOf) }, Date.now()), targets);
   }
 
-  /** Makes the tree show the logical units as they are now. */
-  #updateTree(): void {
+  /** Makes the tree show the target as it is now. */
+  #updateTarget(target: MountedTarget): void {
     if (this.#host === undefined || this.#isClosing) return;
-    const { add, remove } = this.#tree.update(this.#model(), Date.now());
+    this.#show(this.#tree.updateTarget(modelOf(target), Date.now()), [target]);
+  }
+
+  /** Tells host and operations what has changed in `targets`. */
+  #show({ add, remove }: TreeChange, targets: readonly MountedTarget[]): void {
     for (const inode of remove) this.#operations.detach(inode);
-    const before = new Map(this.#images);
-    this.#images.clear();
-    for (const target of this.#targets) {
+    for (const target of targets) {
+      const before = this.#images.get(target);
+      const images = new Map<number, MountedLun>();
       for (const lun of target.luns) {
         const inode = this.#tree.imageInode(target.name, lun.label);
         if (inode === undefined || lun.device === undefined) continue;
-        this.#images.set(inode, lun);
-        if (before.get(inode) !== lun) this.#operations.attach(inode, lun.device);
+        images.set(inode, lun);
+        if (before?.get(inode) !== lun) this.#operations.attach(inode, lun.device);
       }
+      for (const [inode, lun] of before ?? []) {
+        if (images.get(inode) !== lun) lun.device?.showIn(undefined);
+        if (!images.has(inode)) this.#operations.detach(inode);
+      }
+      for (const [inode, lun] of images) lun.device?.showIn(this.#host?.window(inode));
+      this.#images.set(target, images);
     }
-    for (const [inode, lun] of before) {
-      if (this.#images.get(inode) !== lun) lun.device?.showIn(undefined);
-      if (!this.#images.has(inode)) this.#operations.detach(inode);
-    }
-    for (const [inode, lun] of this.#images) lun.device?.showIn(this.#host.window(inode));
-    this.#host.setEntries(add, remove);
+    this.#host?.setEntries(add, remove);
   }
 
-  #model(): TreeModel {
-    return {
-      targets: this.#targets.map((target) => ({
-        name: target.name,
-        luns: target.luns.map((lun) => ({
-          label: lun.label,
-          ...(lun.identityKey === undefined ? {} : { identity: lun.identityKey }),
-          ...(lun.device === undefined
-            ? {}
-            : { image: { size: lun.device.info.size, writeProtected: lun.device.info.writeProtected } }),
-        })),
-      })),
-    };
+  /** Somebody looks into the directory `inode` of a target: its session begins, if it has none. */
+  async #expand(inode: number): Promise<void> {
+    const name = this.#tree.targetName(inode);
+    if (name !== undefined && !this.#isClosing) await this.#targets.get(name)?.begin();
   }
 
   #text(inode: number): string {
     const source = this.#tree.textSource(inode);
     if (source === undefined) throw new IserfsError('internal', `inode ${inode} of ${ROOT_INODE} is no text`);
-    return renderText(source, this.snapshot());
+    return renderText(source, {
+      mount: () => this.snapshot(),
+      target: (name) => this.#targets.get(name)?.snapshot(),
+    });
   }
 
   /** One line for many requests that fail alike, as they do while a target is away. */
@@ -309,8 +329,26 @@ export class Mount {
   }
 
   async #closeTargets(): Promise<void> {
-    await Promise.all(this.#targets.map((target) => target.close()));
+    await Promise.all([...this.#targets.values()].map((target) => target.close()));
   }
+}
+
+function isOnDemand({ options: { logins } }: MountSettings, targets: number): boolean {
+  return logins === 'auto' ? targets > LOGGED_IN_AT_MOUNT : logins === 'on-demand';
+}
+
+function modelOf(target: MountedTarget): TargetModel {
+  return {
+    name: target.name,
+    isDeferred: target.isDeferred,
+    luns: target.luns.map((lun) => ({
+      label: lun.label,
+      ...(lun.identityKey === undefined ? {} : { identity: lun.identityKey }),
+      ...(lun.device === undefined
+        ? {}
+        : { image: { size: lun.device.info.size, writeProtected: lun.device.info.writeProtected } }),
+    })),
+  };
 }
 
 /** Has a logical unit that was written to put everything on stable storage; resolves with why it did not. */

@@ -1,10 +1,11 @@
 /**
  * One target of a mount: its session, its logical units as they come and go, and what its status files
- * say. A target that cannot be reached is kept and tried again; a logical unit that cannot be attached is
- * kept by name, with the reason. Knows no tree and no file.
+ * say. A session begins when it is asked for. A target that cannot be reached is kept and tried again, by
+ * itself or, in a mount that logs in on demand, when somebody looks into it again; a logical unit that cannot be
+ * attached is kept by name, with the reason. Knows no tree and no file.
  */
 
-import { type Clock, sleep } from '../clock.ts';
+import { aborted, type Clock, sleep } from '../clock.ts';
 import { type ConnectionSettings, chapFor, type DirectTarget, wantsLun } from '../config/settings.ts';
 import { describeError, errorCode, IserfsError } from '../errors.ts';
 import type { TransportChoice } from '../iser/datamover/transport-choice.ts';
@@ -17,6 +18,7 @@ import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { lunLabel } from '../scsi/lun.ts';
 import type { Lun } from '../scsi/port.ts';
 import { reportLuns } from '../scsi/scan.ts';
+import type { LoginTurns } from './login-turns.ts';
 import { MountedLun } from './mounted-lun.ts';
 import { connectionOptions } from './sessions.ts';
 import type { TargetSnapshot } from './snapshot.ts';
@@ -32,13 +34,18 @@ export interface TargetContext {
   readonly retainedLimit: number | undefined;
   readonly clock: Clock;
   readonly log: (line: string) => void;
-  /** The set of logical units, or what the tree shows of one, has changed. */
-  readonly changed: () => void;
+  readonly turns: LoginTurns;
+  /** Somebody has to look into the target before a session begins, or before it is tried again. */
+  readonly isOnDemand: boolean;
+  /** What the tree shows of the target has changed. */
+  readonly changed: (target: MountedTarget) => void;
 }
 
 const KEEPALIVE_MS = 5000;
 const MAX_COMMANDS = 128;
 const ATTACHING_AT_ONCE = 8;
+/** An attempt takes no longer, silence at all portals and a slow scan included. */
+const ATTEMPT_MS = 9000;
 /** How often a target that could not be logged in to is tried again. */
 const RETRY_MS = 30_000;
 /** How long a unit that is in recovery may be missing from the target's list: a little longer than its recovery looks for it. */
@@ -48,16 +55,17 @@ const lastingReasons: ReadonlySet<string> = new Set(['authentication-failed', 'b
 
 export class MountedTarget {
   readonly name: string;
-  /** Settles when the first attempt has ended, one way or the other. Never rejects. */
-  readonly attempted: Promise<void>;
   readonly #request: DirectTarget;
   readonly #context: TargetContext;
-  readonly #transport: TransportChoice;
   readonly #closing = new AbortController();
   readonly #luns = new Map<Lun, MountedLun>();
   /** What the target listed last, wanted or not. */
   #listed: readonly Lun[] = [];
+  #transport: TransportChoice | undefined;
   #initiator: Initiator | undefined;
+  #isDeferred: boolean;
+  /** The attempt under way that `begin` has made. */
+  #attempt: Promise<void> | undefined;
   #failure: unknown;
   /** Logins after the first attempt; never rejects. */
   #retries: Promise<void> | undefined;
@@ -65,13 +73,30 @@ export class MountedTarget {
   #scan: Promise<void> | undefined;
   #scanAgain = false;
 
-  /** Starts to log in. `signal` ends the first attempt, not what follows. */
-  constructor(request: DirectTarget, context: TargetContext, signal: AbortSignal) {
+  constructor(request: DirectTarget, context: TargetContext) {
     this.name = request.name;
     this.#request = request;
     this.#context = context;
-    this.#transport = context.transports.forLogin();
-    this.attempted = this.#firstAttempt(signal);
+    this.#isDeferred = context.isOnDemand;
+  }
+
+  /** Whether whoever looks into the target is to wait for `begin`: there was no session yet, or it is time for another attempt. */
+  get isDeferred(): boolean {
+    return this.#isDeferred;
+  }
+
+  /**
+   * Has a session begin where there is none; settles when the attempt has ended, one way or the other. Never
+   * rejects. `signal` ends the attempt, not what follows. Where the target has just been tried on demand, it is left alone for a while.
+   */
+  begin(signal?: AbortSignal): Promise<void> {
+    if (this.#attempt !== undefined) return this.#attempt;
+    const isResting = this.#context.isOnDemand && !this.#isDeferred;
+    if (isResting || this.#initiator !== undefined || this.#closing.signal.aborted) return Promise.resolve();
+    this.#attempt = this.#try(signal).finally(() => {
+      this.#attempt = undefined;
+    });
+    return this.#attempt;
   }
 
   /** By ascending LUN. Logical units that are no disks and only manage the target are left out. */
@@ -82,6 +107,7 @@ export class MountedTarget {
   /** Why there is nothing to read, if so: of the target, or else of each logical unit. */
   get failures(): unknown[] {
     if (this.#failure !== undefined) return [this.#failure];
+    if (this.#initiator === undefined) return this.#attempt === undefined ? [] : [this.#noAnswer()];
     const luns = this.luns;
     if (luns.length === 0) return [this.#noUnits()];
     return luns.flatMap((lun) => (lun.failure === undefined ? [] : [lun.failure]));
@@ -92,10 +118,10 @@ export class MountedTarget {
     const problem = this.#failure === undefined ? undefined : describeError(this.#failure);
     return {
       name: this.name,
-      state: session?.state ?? (this.#failure === undefined ? 'connecting' : 'unavailable'),
+      state: session?.state ?? this.#stateWithoutSession,
       problem: problem ?? (session?.state === 'logged-in' ? undefined : session?.lastError),
       session,
-      transportFallback: session === undefined ? undefined : this.#transport.fallbackReason,
+      transportFallback: session === undefined ? undefined : this.#transport?.fallbackReason,
       luns: this.luns.map((lun) => lun.snapshot()),
     };
   }
@@ -105,19 +131,68 @@ export class MountedTarget {
     this.#closing.abort(new IserfsError('aborted', 'the mount ends'));
     await Promise.all([...this.#luns.values()].map((lun) => lun.close()));
     await this.#initiator?.logout();
-    await this.attempted;
+    await this.#attempt;
     await this.#retries;
     await this.#scan;
   }
 
-  async #firstAttempt(signal: AbortSignal): Promise<void> {
-    await this.#logIn(AbortSignal.any([signal, this.#closing.signal]));
-    if (this.#initiator === undefined) this.#retries = this.#keepTrying();
+  get #stateWithoutSession(): TargetSnapshot['state'] {
+    if (this.#failure !== undefined) return 'unavailable';
+    return this.#attempt === undefined ? 'not-connected' : 'connecting';
   }
 
-  /** Logs in and scans. Never rejects: the reason stays in `#failure`. */
+  /** One attempt, and the arrangements for another one. */
+  async #try(signal?: AbortSignal): Promise<void> {
+    const { isOnDemand, turns, log, changed } = this.#context;
+    const stop = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
+    try {
+      await turns.take(() => this.#attemptOnce(stop), stop);
+    } catch {
+      this.#failure = this.#noAnswer(); // it has never had its turn
+    }
+    if (this.#closing.signal.aborted) return;
+    if (!isOnDemand) {
+      if (this.#initiator === undefined) this.#retries = this.#keepTrying();
+      return;
+    }
+    const { failures } = this;
+    for (const failure of failures) log(describeError(failure));
+    if (failures.length === 0) log(`${this.name}: logged in`);
+    this.#isDeferred = false;
+    changed(this);
+    if (this.#initiator === undefined && !lastingReasons.has(errorCode(this.#failure))) this.#deferAgain();
+  }
+
+  /** Logs in and scans, within bounds. Never rejects. */
+  async #attemptOnce(stop: AbortSignal): Promise<void> {
+    const { clock, settings } = this.#context;
+    const timeUp = new AbortController();
+    const cancelTimer = clock.schedule(attemptBound(settings), () =>
+      timeUp.abort(new IserfsError('aborted', 'no answer in time')),
+    );
+    const limit = AbortSignal.any([stop, timeUp.signal]);
+    try {
+      await this.#logIn(limit);
+      await Promise.race([this.#scan, aborted(limit)]);
+    } finally {
+      cancelTimer();
+    }
+  }
+
+  /** After a while the next one who looks has the target tried again. */
+  #deferAgain(): void {
+    const { clock, changed } = this.#context;
+    const again = () => {
+      this.#isDeferred = true;
+      changed(this);
+    };
+    void sleep(clock, RETRY_MS, this.#closing.signal).then(again, () => {});
+  }
+
+  /** Logs in and begins to scan. Never rejects: the reason stays in `#failure`. */
   async #logIn(signal: AbortSignal): Promise<void> {
-    const { settings, initiatorName, clock, log } = this.#context;
+    const { settings, initiatorName, transports, turns, clock, log } = this.#context;
+    this.#transport ??= transports.forLogin();
     try {
       const { options } = settings;
       const chap = chapFor(settings, this.name);
@@ -132,6 +207,7 @@ export class MountedTarget {
           keepaliveTimeoutMs: KEEPALIVE_MS,
           maxCommands: MAX_COMMANDS,
           log,
+          takeTurn: (login, signal) => turns.take(login, signal),
         },
         signal,
       );
@@ -146,7 +222,6 @@ export class MountedTarget {
         if (event.type === 'nexus-established') this.rescan();
       });
       this.rescan(); // not by itself: an event may ask for one at the same time, and two scans would attach a unit twice
-      await this.#scan;
     } catch (error) {
       this.#failure = signal.aborted && errorCode(error) === 'aborted' ? this.#noAnswer() : error;
     }
@@ -176,20 +251,21 @@ export class MountedTarget {
   }
 
   async #keepTrying(): Promise<void> {
-    const { clock, log, changed } = this.#context;
+    const { turns, clock, log, changed } = this.#context;
     const { signal } = this.#closing;
     try {
       while (this.#initiator === undefined && !lastingReasons.has(errorCode(this.#failure))) {
         await sleep(clock, RETRY_MS, signal);
         const before = this.#failure === undefined ? '' : describeError(this.#failure);
-        await this.#logIn(signal);
+        await turns.take(() => this.#logIn(signal), signal);
         if (this.#initiator !== undefined) log(`${this.name}: logged in`);
         else if (describeError(this.#failure) !== before) log(describeError(this.#failure));
       }
     } catch {
       return; // closed meanwhile
     }
-    changed();
+    await this.#scan;
+    changed(this);
   }
 
   /** Looks which logical units there are; once more after the scan under way, if there is one. */
@@ -224,7 +300,7 @@ export class MountedTarget {
       if (this.#luns.size === 0) this.#failure = error;
       log(`${this.name}: the logical units could not be listed: ${describeError(error)}`);
     }
-    changed();
+    changed(this);
   }
 
   /** A target that has just come back may list its units late: one that is in recovery is looked for once more. */
@@ -254,11 +330,13 @@ export class MountedTarget {
       known?.revalidate();
       return known?.unit === undefined;
     });
-    for (const lun of queue) if (!this.#luns.has(lun)) this.#luns.set(lun, new MountedLun(this.name, lun, this.#context));
+    const { settings, cache, changed } = this.#context;
+    const context = { settings, cache, changed: () => changed(this) };
+    for (const lun of queue) if (!this.#luns.has(lun)) this.#luns.set(lun, new MountedLun(this.name, lun, context));
     const worker = async () => {
       for (let lun = queue.shift(); lun !== undefined; lun = queue.shift()) await this.#attach(initiator, lun);
     };
-    await Promise.all(Array.from({ length: ATTACHING_AT_ONCE }, worker));
+    await Promise.all(Array.from({ length: Math.min(ATTACHING_AT_ONCE, queue.length) }, worker));
   }
 
   /** Never rejects: the reason stays with the logical unit. */
@@ -283,6 +361,11 @@ export class MountedTarget {
     } catch (error) {
       mounted?.failed(error);
     }
-    changed();
+    changed(this);
   }
+}
+
+/** How long an attempt may take: what a login may take, and something for the scan. */
+export function attemptBound({ options }: ConnectionSettings): number {
+  return Math.max(ATTEMPT_MS, options['login-timeout'] + 4000);
 }

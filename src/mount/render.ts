@@ -5,7 +5,7 @@
  */
 
 import { formatDuration, formatSize } from '../config/quantity.ts';
-import { printable } from '../printable.ts';
+import { count, printable } from '../printable.ts';
 import type { LatencySummary } from '../scsi/latency-histogram.ts';
 import type { LunSnapshot, MountSnapshot, TargetSnapshot } from './snapshot.ts';
 
@@ -47,6 +47,7 @@ export function renderMount(mount: MountSnapshot): Rendering {
           : `${formatSize(cache.bytes)} of ${formatSize(cache.capacity)} used, ${cache.evictions} evictions, ${formatSize(cache.poolBytesAllocated)} of data memory allocated`,
     },
     field('open images', 'openImages', mount.openImages),
+    sessions(mount.targets),
     { key: 'notes', value: mount.notes, label: 'note', text: mount.notes },
     ...Object.entries(mount.options)
       .filter(([, value]) => value !== '')
@@ -169,9 +170,15 @@ function targetFields(target: TargetSnapshot): Field[] {
   ];
 }
 
+function sessions(targets: readonly TargetSnapshot[]): Field {
+  const established = targets.filter(({ session }) => session?.state === 'logged-in').length;
+  return field('sessions', 'sessions', established, `${established}, of ${count(targets.length, 'target')}`);
+}
+
 function targetLine(target: TargetSnapshot): string {
+  if (target.state === 'not-connected') return `${target.name} ${target.state}`;
   const where = target.session === undefined ? '' : ` at ${target.session.portal} by ${target.session.transport}`;
-  const luns = target.luns.length === 1 ? '1 LUN' : `${target.luns.length} LUNs`;
+  const luns = count(target.luns.length, 'LUN');
   const problem = target.problem === undefined ? '' : ` (${target.problem})`;
   return `${target.name} ${target.state}${where}, ${luns}${problem}`;
 }

@@ -3,7 +3,7 @@
  * `.json` twins and the metrics. Types only.
  */
 
-import type { SessionStatus } from '../iser/initiator.ts';
+import type { InitiatorState, SessionStatus } from '../iser/initiator.ts';
 import type { LatencySummary } from '../scsi/latency-histogram.ts';
 
 export interface MountSnapshot {
@@ -34,8 +34,8 @@ export interface CacheSnapshot {
 
 export interface TargetSnapshot {
   readonly name: string;
-  /** The session's state, or `unavailable` where there never was one. */
-  readonly state: string;
+  /** The session's state; `unavailable` where there never was one, and `not-connected` where nobody has asked for one. */
+  readonly state: InitiatorState | 'unavailable' | 'not-connected';
   /** Why there is no session, or what troubles the one there is. */
   readonly problem: string | undefined;
   readonly session: SessionStatus | undefined;

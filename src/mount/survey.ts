@@ -5,6 +5,7 @@ import type { ConnectionSettings } from '../config/settings.ts';
 import { describeError } from '../errors.ts';
 import { BlockCache } from '../scsi/block-cache.ts';
 import { BufferPool } from '../scsi/buffer-pool.ts';
+import { LoginTurns } from './login-turns.ts';
 import { MountedTarget } from './mounted-target.ts';
 import type { TargetSnapshot } from './snapshot.ts';
 import { planTargets } from './target-plan.ts';
@@ -30,13 +31,19 @@ export async function surveyTargets(
     retainedLimit: undefined,
     clock: systemClock,
     log: () => {},
+    turns: new LoginTurns({ clock: systemClock }),
+    isOnDemand: false,
     changed: () => {},
   };
-  const targets = plan.targets.map((target) => new MountedTarget(target, context, signal));
-  try {
-    await Promise.all(targets.map((target) => target.attempted));
-    return targets.map((target) => target.snapshot());
-  } finally {
-    await Promise.all(targets.map((target) => target.close()));
-  }
+  return await Promise.all(
+    plan.targets.map(async (request) => {
+      const target = new MountedTarget(request, context);
+      try {
+        await target.begin(signal);
+        return target.snapshot();
+      } finally {
+        await target.close();
+      }
+    }),
+  );
 }

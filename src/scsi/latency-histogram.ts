@@ -18,13 +18,15 @@ export interface LatencySummary {
 }
 
 export class LatencyHistogram {
-  readonly #counts = new Float64Array(BUCKETS_PER_DOUBLING * DOUBLINGS);
+  /** There from the first sample on: most logical units of a mount of thousands are never used. */
+  #counts: Float64Array | undefined;
   #count = 0;
   #max = 0;
   #total = 0;
 
   record(ms: number): void {
     const index = bucketOf(ms);
+    this.#counts ??= new Float64Array(BUCKETS_PER_DOUBLING * DOUBLINGS);
     this.#counts[index] = (this.#counts[index] ?? 0) + 1;
     this.#count++;
     this.#total += ms;
@@ -43,7 +45,7 @@ export class LatencyHistogram {
   }
 
   #percentile(fraction: number): number {
-    if (this.#count === 0) return 0;
+    if (this.#counts === undefined) return 0;
     let remaining = Math.ceil(this.#count * fraction);
     for (const [index, count] of this.#counts.entries()) {
       remaining -= count;

@@ -1,6 +1,7 @@
 /**
  * `iserfs ls`, `info` and `status`: what there is, what it is, how it does. Of a mount, by the texts in
- * its tree; of a portal, by asking the target, with nothing mounted.
+ * its tree; of a portal, by asking the target, with nothing mounted. In a mount that logs in on demand a target that is
+ * named gets its session by that; nothing else here begins one.
  */
 
 import { findInitiatorName } from '../../config/initiator-name.ts';
@@ -11,7 +12,7 @@ import { normalizeIscsiName } from '../../iser/iscsi/name.ts';
 import { renderLunInfo } from '../../mount/render.ts';
 import type { LunSnapshot, TargetSnapshot } from '../../mount/snapshot.ts';
 import { surveyTargets } from '../../mount/survey.ts';
-import { printable } from '../../printable.ts';
+import { count, printable } from '../../printable.ts';
 import { findMountOf, findMounts, type LunSummary, type MountStatus, readMountFile, readMountStatus } from '../mount-reader.ts';
 import { EXIT_FAILED, EXIT_OK } from '../output.ts';
 import type { CommandContext } from './context.ts';
@@ -26,6 +27,10 @@ export interface InspectArguments {
 
 /** A list of mounts waits no longer than this for one of them. */
 const LIST_TIMEOUT_MS = 3000;
+/** A target that is looked into for the first time is logged in to, at one portal after the other. */
+const LOOK_TIMEOUT_MS = 60_000;
+/** A hint that lists a thousand targets is none. */
+const MOST_LISTED = 16;
 
 /** Shows what there is. */
 export async function runLs(args: InspectArguments, context: CommandContext): Promise<number> {
@@ -40,7 +45,7 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
   }
   if (args.mountpoint === undefined) return await listMounts(args, context);
   const mountpoint = await presentMount(args.mountpoint);
-  const targets = matching(mountpoint, await readMountStatus(mountpoint), args.settings);
+  const targets = await readTargets(mountpoint, args.settings);
   if (args.json) {
     output.json(
       targets.map((target) => ({
@@ -55,6 +60,7 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
   }
   for (const target of targets) {
     if (target.problem !== null) output.warn(printable(target.problem));
+    if (isUnused(target)) output.data(`${mountpoint}/${target.name} ${target.state}`);
     for (const lun of target.luns) {
       output.data(
         lunLine(
@@ -82,7 +88,9 @@ export async function runInfo(args: InspectArguments, context: CommandContext): 
     return reportProblems(targets, context);
   }
   const mountpoint = await theMount(args.mountpoint);
-  const targets = matching(mountpoint, await readMountStatus(mountpoint), args.settings);
+  const targets = await readTargets(mountpoint, args.settings);
+  const unused = targets.filter(isUnused).length;
+  if (unused > 0) output.say(`${count(unused, 'target')} without a session left out; --target NAME begins one.`);
   const file = args.json ? 'info.json' : 'info';
   const texts: string[] = [];
   for (const target of targets) {
@@ -106,7 +114,7 @@ export async function runStatus(args: InspectArguments, context: CommandContext)
     return EXIT_OK;
   }
   const texts: string[] = [];
-  for (const target of matching(mountpoint, await readMountStatus(mountpoint), args.settings)) {
+  for (const target of await readTargets(mountpoint, args.settings)) {
     if (luns.length === 0) texts.push(await readMountFile(`${mountpoint}/${target.name}/${file}`));
     for (const { lun } of luns.length === 0 ? [] : target.luns) {
       texts.push(await readMountFile(`${lunPath(mountpoint, target.name, lun)}/${file}`));
@@ -168,7 +176,9 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
     if (status === undefined) output.data(`${mountpoint} (${printable(problem ?? '')})`);
     else {
       const luns = status.targets.flatMap((target) => target.luns).length;
-      output.data(`${mountpoint} ${count(status.targets.length, 'target')}, ${count(luns, 'LUN')}, process ${status.pid}`);
+      const unused = status.targets.filter(isUnused).length;
+      const targets = `${count(status.targets.length, 'target')}${unused === 0 ? '' : ` (${unused} not connected)`}`;
+      output.data(`${mountpoint} ${targets}, ${count(luns, 'LUN')}, process ${status.pid}`);
     }
   }
   return EXIT_OK;
@@ -197,6 +207,25 @@ async function theMount(path: string | undefined): Promise<string> {
   return only;
 }
 
+type Target = MountStatus['targets'][number];
+
+/** Nobody has looked into it yet. */
+function isUnused({ state }: Target): boolean {
+  return state === 'not-connected';
+}
+
+/** The targets and LUNs that the filters leave; of those that are named, each with a session where it can be had. */
+async function readTargets(mountpoint: string, settings: CommandLineSettings): Promise<readonly Target[]> {
+  let status = await readMountStatus(mountpoint);
+  const names = new Set(settings.targetNames.map(normalizeIscsiName));
+  const unused = status.targets.filter((target) => isUnused(target) && names.has(normalizeIscsiName(target.name)));
+  if (unused.length > 0) {
+    await Promise.all(unused.map(({ name }) => readMountFile(`${mountpoint}/${name}/status`, LOOK_TIMEOUT_MS)));
+    status = await readMountStatus(mountpoint);
+  }
+  return matching(mountpoint, status, settings);
+}
+
 /** The targets and LUNs that the filters leave. Throws `target-not-found` where they leave nothing. */
 function matching(mountpoint: string, status: MountStatus, { targetNames, luns }: CommandLineSettings): MountStatus['targets'] {
   const names = new Set(targetNames.map(normalizeIscsiName));
@@ -205,9 +234,17 @@ function matching(mountpoint: string, status: MountStatus, { targetNames, luns }
     .map((target) => ({ ...target, luns: target.luns.filter(({ lun }) => luns.length === 0 || luns.includes(lun)) }))
     .filter((target) => luns.length === 0 || target.luns.length > 0);
   if (targets.length > 0 || status.targets.length === 0) return targets;
-  throw new IserfsError('target-not-found', `${mountpoint} has no such target or LUN`, {
-    hint: `It has: ${status.targets.map((target) => `${target.name} LUN ${target.luns.map(({ lun }) => lun).join(', ')}`).join('; ')}`,
+  throw new IserfsError('target-not-found', `${mountpoint} has no such target or LUN`, { hint: `It has: ${listed(status)}` });
+}
+
+/** The first few targets with their LUNs, as far as these are known. */
+function listed({ targets }: MountStatus): string {
+  const some = targets.slice(0, MOST_LISTED).map((target) => {
+    const luns = isUnused(target) ? ` ${target.state}` : ` LUN ${target.luns.map(({ lun }) => lun).join(', ')}`;
+    return `${target.name}${luns}`;
   });
+  const more = targets.length - some.length;
+  return [...some, ...(more === 0 ? [] : [`${more} more`])].join('; ');
 }
 
 function summaryOf(lun: LunSnapshot): LunSummary {
@@ -249,8 +286,4 @@ function lunPath(mountpoint: string, target: string, lun: string): string {
 
 function imagePath(mountpoint: string, target: string, lun: string): string {
   return `${lunPath(mountpoint, target, lun)}/image`;
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -31,8 +31,14 @@ export const LOGIN_DATA_SEGMENT_LENGTH = 8192;
 /** Payloads with at least this much to come are received straight into their place. */
 export const DIRECT_PLACEMENT_LENGTH = 8192;
 
-/** What one read takes where nothing is placed directly: many small PDUs come at once. */
-const READ_LENGTH = 64 * 1024;
+/**
+ * What one read takes where nothing is placed directly. A buffer lies ready for as long as the connection lasts, and
+ * of a thousand connections most are idle: so it is small, and large while reads fill the small one, when many PDUs come at once.
+ */
+const SMALL_READ_LENGTH = 4096;
+const LARGE_READ_LENGTH = 64 * 1024;
+/** After so many reads in a row that would have fitted a small buffer it is small again. */
+const SMALL_READS = 16;
 /** After a directly placed payload another is likely: a short read holds down what is copied of it. */
 const READ_LENGTH_AFTER_PAYLOAD = 4096;
 /** Header segments and header digest at their longest. */
@@ -65,7 +71,10 @@ export class PduReader {
 
   /** Two, because what waits in one while reading is paused must not be read over. */
   #readBuffers: [Uint8Array, Uint8Array];
-  #readLength = READ_LENGTH;
+  /** Of the buffers of its own. */
+  #ownLength = SMALL_READ_LENGTH;
+  #smallReads = 0;
+  #isAfterPayload = false;
   /** What `nextBuffer` returned last. */
   #armed: Uint8Array = NO_BYTES;
   #isArmedDirect = false;
@@ -95,7 +104,7 @@ export class PduReader {
   constructor(peer: 'initiator' | 'target', sink: PduSink) {
     this.#peer = peer;
     this.#sink = sink;
-    this.#readBuffers = [new Uint8Array(READ_LENGTH), NO_BYTES];
+    this.#readBuffers = [new Uint8Array(SMALL_READ_LENGTH), NO_BYTES];
   }
 
   /** Takes effect with the next PDU. `longestData` is the MaxRecvDataSegmentLength that we declared. */
@@ -134,10 +143,10 @@ export class PduReader {
       !this.#isPaused && this.#phase === 'data' && this.#place !== undefined && remaining >= DIRECT_PLACEMENT_LENGTH;
     if (this.#isArmedDirect) {
       this.#armed = (this.#place as Uint8Array).subarray(this.#dataHave, this.#dataLength);
-      this.#readLength = READ_LENGTH_AFTER_PAYLOAD;
+      this.#isAfterPayload = true;
     } else {
-      this.#armed = this.#ownBuffer().subarray(0, this.#readLength);
-      this.#readLength = READ_LENGTH;
+      this.#armed = this.#ownBuffer().subarray(0, this.#isAfterPayload ? READ_LENGTH_AFTER_PAYLOAD : this.#ownLength);
+      this.#isAfterPayload = false;
     }
     return this.#armed;
   }
@@ -145,7 +154,9 @@ export class PduReader {
   /** The first `count` bytes of `nextBuffer()` are there. Calls the sink. Throws `ProtocolError`. */
   filled(count: number): void {
     if (!this.#isArmedDirect) {
-      this.receive(this.#armed.subarray(0, count));
+      const arrived = this.#armed.subarray(0, count);
+      this.#fitOwnLength(count);
+      this.receive(arrived);
       return;
     }
     const arrived = this.#armed.subarray(0, count);
@@ -197,8 +208,18 @@ export class PduReader {
   /** The read buffer in which nothing waits. */
   #ownBuffer(): Uint8Array {
     if (this.#waiting.length > 0 && this.#waiting.buffer === this.#readBuffers[0].buffer) this.#readBuffers.reverse();
-    if (this.#readBuffers[0].length === 0) this.#readBuffers[0] = new Uint8Array(READ_LENGTH);
+    if (this.#readBuffers[0].length !== this.#ownLength) this.#readBuffers[0] = new Uint8Array(this.#ownLength);
     return this.#readBuffers[0];
+  }
+
+  /** Chooses the length of the next buffer of its own after one took `count` bytes. */
+  #fitOwnLength(count: number): void {
+    if (count === this.#armed.length) this.#ownLength = LARGE_READ_LENGTH;
+    this.#smallReads = count < SMALL_READ_LENGTH ? this.#smallReads + 1 : 0;
+    if (this.#smallReads < SMALL_READS) return;
+    this.#smallReads = 0;
+    this.#ownLength = SMALL_READ_LENGTH;
+    if (this.#waiting.length === 0) this.#readBuffers[1] = NO_BYTES;
   }
 
   #consume(chunk: Uint8Array): void {

@@ -1,7 +1,29 @@
 import { describe, expect, it } from 'vitest';
-import { parseBlockLength, parseUnitSpec } from '../../../src/cli/unit-spec.ts';
+import { forTargets, parseBlockLength, parseTargetCount, parseUnitSpec } from '../../../src/cli/unit-spec.ts';
 
 const DEFAULTS = { blockLength: 512, readOnly: false, volatileCache: false };
+
+describe('many targets', () => {
+  const memory = parseUnitSpec('memory', '1M', DEFAULTS);
+
+  it('have names that sort, and units of their own', () => {
+    const units = forTargets([memory, { ...memory, blockLength: 4096 }], 'iqn.a:x', 10);
+    expect(units).toHaveLength(20);
+    expect(units[0]).toEqual({ ...memory, target: 'iqn.a:x-01' });
+    expect(units[19]).toEqual({ ...memory, blockLength: 4096, target: 'iqn.a:x-10' });
+  });
+
+  it('share no file, and are named by nobody else', () => {
+    expect(() => forTargets([parseUnitSpec('file', 'a.img', DEFAULTS)], 'iqn.a:x', 2)).toThrow('a.img');
+    expect(() => forTargets([{ ...memory, target: 'iqn.a:y' }], 'iqn.a:x', 2)).toThrow('target=iqn.a:y');
+  });
+
+  it.each(['0', '-1', '10001', '1e3', ''])('are no %j', (text) => {
+    expect(() => parseTargetCount(text)).toThrow('1 to 10000');
+  });
+
+  it('are counted in digits', () => expect(parseTargetCount('1000')).toBe(1000));
+});
 
 describe('a logical unit on the command line', () => {
   it('may be a size in memory', () => {

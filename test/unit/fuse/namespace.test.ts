@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Entry, ROOT_INODE } from '../../../src/fuse/host.ts';
+import { type DirectoryEntry, type Entry, ROOT_INODE } from '../../../src/fuse/host.ts';
 import { Namespace } from '../../../src/fuse/namespace.ts';
 
 const common = { mode: 0o500, modifiedMs: 0 };
@@ -46,6 +46,28 @@ describe('the name space', () => {
     const namespace = withTarget();
     namespace.update([{ ...directory(3, 2, 'b'), mode: 0o555 }], []);
     expect(namespace.lookup('/a/b/c')?.inode).toBe(4);
+  });
+
+  it('finds the deferred directory that a path leads through, and itself where it is to be looked into', () => {
+    const namespace = withTarget();
+    namespace.update([{ ...directory(2, ROOT_INODE, 'a'), isDeferred: true } as Entry], []);
+    const on = (path: string, itself = false) => namespace.deferredOn(path, { itself })?.inode;
+    expect([on('/a/b'), on('/a/no'), on('/a/b/c'), on('/a', true), on('/a/b', true)]).toEqual([2, 2, 2, 2, 2]);
+    expect([on('/a'), on('/d'), on('/no/x'), on('/'), on('/', true), on('/d', true)]).toEqual(Array(6).fill(undefined));
+    namespace.update([directory(2, ROOT_INODE, 'a')], []);
+    expect(on('/a/b', true)).toBeUndefined();
+  });
+
+  it('counts the directories in a directory, whatever comes, is replaced, moves and goes', () => {
+    const namespace = withTarget();
+    const count = (inode: number) => namespace.countSubdirectories(namespace.get(inode) as DirectoryEntry);
+    expect([count(ROOT_INODE), count(2), count(3)]).toEqual([1, 1, 0]);
+    namespace.update([{ ...directory(3, 2, 'b'), mode: 0o555 }], []);
+    expect(count(2)).toBe(1);
+    namespace.update([directory(3, ROOT_INODE, 'b')], []);
+    expect([count(ROOT_INODE), count(2)]).toEqual([2, 0]);
+    namespace.update([], [2, 3]);
+    expect(count(ROOT_INODE)).toBe(0);
   });
 
   it('ignores the removal of what is not there, and of the root', () => {

@@ -89,6 +89,8 @@ describe('the tree', () => {
     expect(tree.textSource(shown.at('iqn.a:x/lun0/image').inode)).toBeUndefined();
     expect(tree.imageInode('iqn.a:x', '0')).toBe(shown.at('iqn.a:x/lun0/image').inode);
     expect(tree.imageInode('iqn.a:x', '1')).toBeUndefined();
+    expect(tree.targetName(shown.at('iqn.a:x').inode)).toBe('iqn.a:x');
+    expect(tree.targetName(shown.at('iqn.a:x/lun0').inode)).toBeUndefined();
   });
 });
 
@@ -166,6 +168,7 @@ describe('changes', () => {
     const { inode } = shown.at('iqn.a:x');
     const change = tree.update({ targets: [] }, 2);
     expect(change).toEqual({ add: [], remove: [inode] });
+    expect(tree.targetName(inode)).toBeUndefined();
     expect(Object.keys(shown.apply(change).paths()).sort()).toEqual(['metrics', 'status', 'status.json']);
   });
 
@@ -197,6 +200,60 @@ describe('changes', () => {
     shown.apply(tree.update(model([{ label: '0', identity: 'naa.2', ...image() }]), 2));
     expect(shown.at('iqn.a:x/lun0/image').inode).not.toBe(before);
     expect([...shown.byInode.values()].filter(({ name }) => name === 'image')).toHaveLength(1);
+  });
+});
+
+describe('one target of many', () => {
+  const targets = ['iqn.a:x', 'iqn.a:y'].map((name) => ({ name, isDeferred: true, luns: [] }));
+
+  it('has a directory with its texts before anybody has looked into it', () => {
+    const shown = new Shown().apply(new Tree(options()).update({ targets }, 1));
+    expect(shown.at('iqn.a:x')).toMatchObject({ kind: 'directory', isDeferred: true });
+    expect(Object.keys(shown.paths()).filter((path) => path.startsWith('iqn.a:x/'))).toEqual([
+      'iqn.a:x/status',
+      'iqn.a:x/status.json',
+    ]);
+  });
+
+  it('comes to be known under the same inode, and nothing else changes', () => {
+    const tree = new Tree(options());
+    const shown = new Shown().apply(tree.update({ targets }, 1));
+    const before = shown.at('iqn.a:y').inode;
+    const change = tree.updateTarget({ name: 'iqn.a:y', luns: [{ label: '0', ...image() }] }, 2);
+    expect(change.remove).toEqual([]);
+    expect(change.add.map(({ name }) => name)).toEqual([
+      'iqn.a:y',
+      'lun0',
+      'image',
+      'info',
+      'info.json',
+      'status',
+      'status.json',
+    ]);
+    shown.apply(change);
+    expect(shown.at('iqn.a:y').inode).toBe(before);
+    expect(shown.at('iqn.a:y')).not.toHaveProperty('isDeferred');
+    expect(shown.at('iqn.a:x')).toHaveProperty('isDeferred', true);
+    expect(tree.imageInode('iqn.a:y', '0')).toBe(shown.at('iqn.a:y/lun0/image').inode);
+    expect(tree.textSource(shown.at('iqn.a:y/lun0/info').inode)).toEqual({ file: 'info', target: 'iqn.a:y', lun: '0' });
+  });
+
+  it('loses what it has no more, with the texts of that', () => {
+    const tree = new Tree(options());
+    const shown = new Shown().apply(tree.update({ targets: [{ name: 'iqn.a:x', luns: [{ label: '0', ...image() }] }] }, 1));
+    const { inode } = shown.at('iqn.a:x/lun0');
+    const text = shown.at('iqn.a:x/lun0/info').inode;
+    expect(tree.updateTarget({ name: 'iqn.a:x', luns: [] }, 2)).toEqual({ add: [], remove: [inode] });
+    expect(tree.textSource(text)).toBeUndefined();
+    expect(tree.imageInode('iqn.a:x', '0')).toBeUndefined();
+  });
+
+  it('does not change where a name is refused', () => {
+    const tree = new Tree(options());
+    tree.update({ targets }, 1);
+    expect(() => tree.updateTarget({ name: 'iqn.a:x', luns: [{ label: '1' }, { label: '1' }] }, 2)).toThrow(/twice/);
+    expect(() => tree.updateTarget({ name: 'metrics', luns: [] }, 2)).toThrow(/twice/);
+    expect(tree.update({ targets }, 3)).toEqual({ add: [], remove: [] });
   });
 });
 

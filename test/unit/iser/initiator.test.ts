@@ -63,6 +63,21 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       await pair.close();
     });
 
+    it('is established again when it has its turn', async () => {
+      let mayGoOn: () => void = () => {};
+      const turn = new Promise<void>((resolve) => {
+        mayGoOn = resolve;
+      });
+      const takeTurn = <T>(login: () => Promise<T>): Promise<T> => turn.then(login);
+      const pair = await connected({ transport, initiator: { takeTurn } });
+      pair.wire.cut();
+      await pair.clock.advance(5000);
+      expect(pair.initiator.nexus).toBeUndefined();
+      mayGoOn();
+      expect(await pair.drive(pair.initiator.established())).toBe(2);
+      await pair.close();
+    });
+
     it('takes the commands in flight with it, which are not sent again', async () => {
       const pair = await connected({ transport });
       drop(pair, 'scsi-response');

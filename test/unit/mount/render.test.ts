@@ -112,6 +112,10 @@ const mount: MountSnapshot = {
   targets: [target, broken],
 };
 
+const present = { mount: () => mount, target: (name: string) => mount.targets.find((each) => each.name === name) };
+
+const unused: TargetSnapshot = { ...broken, name: 'iqn.2024-01.com.example:unused', state: 'not-connected', problem: undefined };
+
 /** The values of a text's lines, by what stands before the colon. */
 function lines({ text }: Rendering): Map<string, string[]> {
   const values = new Map<string, string[]>();
@@ -215,6 +219,25 @@ describe('info of a logical unit', () => {
   });
 });
 
+describe('a target that nobody has asked for', () => {
+  const lazy = { ...mount, targets: [target, unused] };
+
+  it('is listed as such, and not counted among the sessions', () => {
+    const values = lines(renderMount(lazy));
+    expect(values.get('sessions')).toEqual(['1, of 2 targets']);
+    expect(values.get('target')?.[1]).toBe('iqn.2024-01.com.example:unused not-connected');
+    expect(lines(renderTarget(unused)).get('state')).toEqual(['not-connected']);
+  });
+
+  it('is neither up nor down', () => {
+    const metrics = renderMetrics(lazy);
+    expect(metrics).toContain(`iserfs_target_up{target="${target.name}"} 1\n`);
+    expect(metrics).not.toContain(`iserfs_target_up{target="${unused.name}"}`);
+    expect(metrics).toContain(`iserfs_target_not_connected{target="${unused.name}"} 1\n`);
+    expect(metrics).toContain(`iserfs_target_not_connected{target="${target.name}"} 0\n`);
+  });
+});
+
 describe('status of a logical unit', () => {
   it('shows counters, hit rate and latencies', () => {
     const values = lines(renderLunStatus(target.name, lun));
@@ -234,11 +257,11 @@ describe('text files', () => {
     [{ file: 'info', target: target.name, lun: '3' }, /^vendor: ACME$/m],
     [{ file: 'status.json', target: target.name, lun: '3' }, /"reads": 3/],
   ] as const)('%j holds what belongs there', (source, text) => {
-    expect(renderText(source, mount)).toMatch(text);
+    expect(renderText(source, present)).toMatch(text);
   });
 
   it('of something that has gone meanwhile are an error', () => {
-    expect(() => renderText({ file: 'info', target: target.name, lun: '4' }, mount)).toThrow('is not there any more');
+    expect(() => renderText({ file: 'info', target: target.name, lun: '4' }, present)).toThrow('is not there any more');
   });
 });
 

@@ -292,6 +292,45 @@ describe('placement', () => {
   });
 });
 
+describe('the buffer that lies ready', () => {
+  /** Feeds one read of `data` bytes in PDUs, and says how long the buffer was. */
+  const read = (reader: PduReader, count: number): number => {
+    const nops = Array.from({ length: count }, (_, itt) => wire(pdu({ opcode: 'nop-in', itt })));
+    const bytes = join(...nops);
+    const buffer = reader.nextBuffer();
+    const taken = Math.min(buffer.length, bytes.length);
+    buffer.set(bytes.subarray(0, taken));
+    reader.filled(taken);
+    if (taken < bytes.length) fill(reader, bytes.subarray(taken));
+    return buffer.length;
+  };
+
+  it('is small while reads are, large after one has filled it, and small again after many that would not have', () => {
+    const { sink, reader } = readerFor('target');
+    const small = read(reader, 1);
+    for (let reads = 0; reads < 20; reads++) expect(read(reader, 2)).toBe(small);
+    expect(small).toBeLessThanOrEqual(4096);
+    read(reader, 200);
+    const large = read(reader, 1);
+    expect(large).toBeGreaterThanOrEqual(8 * small);
+    let lengths = 0;
+    while (read(reader, 1) === large) lengths++;
+    expect(lengths).toBeGreaterThan(8);
+    expect(lengths).toBeLessThan(32);
+    expect(read(reader, 1)).toBe(small);
+    expect(sink.pdus.length).toBeGreaterThan(200);
+  });
+
+  it('stays large while reads need it from time to time', () => {
+    const { reader } = readerFor('target');
+    read(reader, 200);
+    for (let round = 0; round < 10; round++) {
+      for (let reads = 0; reads < 10; reads++) expect(read(reader, 1)).toBeGreaterThan(4096);
+      read(reader, 200);
+    }
+  });
+});
+
 describe('pauses', () => {
   it('looks at nothing beyond the PDU after which it was paused', () => {
     const bytes = join(...COMMANDS.map((each) => wire(each, BOTH)));
@@ -308,7 +347,7 @@ describe('pauses', () => {
   });
 
   it('keeps what waits when the next buffer is named meanwhile and filled afterwards', () => {
-    const [first, second, third] = [pattern(40_000), pattern(30_001), pattern(20_002)].map((data, itt) =>
+    const [first, second, third] = [pattern(2000), pattern(3001), pattern(2002)].map((data, itt) =>
       pdu({ opcode: 'nop-in', itt, data }),
     ) as [Pdu, Pdu, Pdu];
     const { sink, reader } = readerFor('target');
