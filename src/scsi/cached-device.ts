@@ -100,7 +100,10 @@ export class CachedDevice {
     const slots = validSlots(ranges, offset, offset + length);
     if (slots === undefined) return undefined;
     this.#hits++;
-    for (const slot of slots) store.pin(slot);
+    for (const slot of slots) {
+      store.pin(slot);
+      store.touch(slot);
+    }
     this.#noteUse(this.#held, slots, offset, length);
     return leaseOf(store, slots, offset, length);
   }
@@ -294,7 +297,6 @@ export class CachedDevice {
   #noteUse(held: Held, slots: readonly Slot[], offset: number, length: number): void {
     let wasAhead = false;
     for (const slot of slots) {
-      held.store.touch(slot);
       if (!slot.isAhead) continue;
       wasAhead = true;
       slot.isAhead = false;

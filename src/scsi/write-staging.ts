@@ -42,8 +42,8 @@ export interface WriteStagingOptions {
 const MOST_COMMANDS = 32;
 /** Most bytes in flight: more of the largest commands does not make a target faster. */
 const MOST_BYTES_IN_FLIGHT = 8 * 1024 * 1024;
-/** Most commands that are staged: with small writes this is the bound. */
-const MOST_STAGED = 256;
+/** Most commands that are staged, half of them waiting: with small writes this is the bound. More wait longer, and cost the garbage collector more. */
+const MOST_STAGED = 64;
 /** Adjacent commands in flight; the next one of such a stream waits, and grows, for as long as it can. */
 const STREAM_DEPTH = 4;
 /** What is cheaper to copy than to keep its host's memory for. */
