@@ -1,5 +1,6 @@
 /**
- * The addon's entry, once for each environment that loads it: `open(deliver)` makes a context, whose functions are all there is.
+ * The addon's entry, once for each environment that loads it: `open(deliver)` makes a context, whose functions are all there is
+ * but for `crc32c(bytes, previous)`, which is for whoever has digests to make.
  * The environment owns its contexts and ends them before it goes away.
  */
 #include <napi.h>
@@ -9,6 +10,7 @@
 
 #include "addon/context.h"
 #include "addon/records.h"
+#include "iwarp/crc32c.h"
 
 namespace iserfs::addon {
 
@@ -34,11 +36,21 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   return info.Env().GetInstanceData<EnvironmentState>()->open(info.Env(), info[0].As<Napi::Function>());
 }
 
+/** The CRC32C of what `previous` is that of, followed by `bytes`. Thread: js. */
+Napi::Value crc32c(const Napi::CallbackInfo& info) {
+  if (!info[0].IsTypedArray() || !info[1].IsNumber()) throw Napi::TypeError::New(info.Env(), "crc32c wants bytes and a number");
+  const auto bytes = info[0].As<Napi::Uint8Array>();
+  const std::uint32_t previous = info[1].As<Napi::Number>().Uint32Value();
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.Data());
+  return Napi::Number::New(info.Env(), ~rdma::iwarp::crc32cUpdate(~previous, data, bytes.ByteLength()));
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   auto state = std::make_unique<EnvironmentState>();
   env.SetInstanceData(state.release());
   exports.Set("version", static_cast<double>(interfaceVersion));
   exports.Set("open", Napi::Function::New(env, open, "open"));
+  exports.Set("crc32c", Napi::Function::New(env, crc32c, "crc32c"));
   return exports;
 }
 

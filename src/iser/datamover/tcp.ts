@@ -6,7 +6,9 @@
 
 import { type AddressInfo, connect, createServer, type Server, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { IserfsError } from '../../errors.ts';
+import { useForLongData } from '../iscsi/digest.ts';
 import { formatPortal } from '../iscsi/name.ts';
+import { nativeCrc32c } from '../rdma/addon.ts';
 import type {
   ConnectOptions,
   Endpoint,
@@ -29,6 +31,10 @@ export type { DigestPolicy, StreamOptions } from './stream-options.ts';
 /** Both ends of the TCP transport with `options`: which digests to offer, and the longest data segment to take. */
 export function createTcpTransport(options: Partial<StreamOptions> = {}): InitiatorTransport & TargetTransport {
   const complete = streamOptions(options);
+  if (complete.headerDigest !== 'none' || complete.dataDigest !== 'none') {
+    const native = nativeCrc32c();
+    if (native !== undefined) useForLongData(native);
+  }
   return {
     name: 'tcp',
     connect: (endpoint, handler, connectOptions) => connectTcp(endpoint, handler, connectOptions, complete),

@@ -99,8 +99,12 @@ export interface AddonContext {
   retire(connection: number): void;
 }
 
+/** The CRC32C of what `previous` is that of (0: of nothing), followed by `bytes`. */
+export type Crc32c = (bytes: Uint8Array, previous: number) => number;
+
 interface Addon {
   open(deliver: Deliver): AddonContext;
+  readonly crc32c: Crc32c;
 }
 
 const methods = [
@@ -131,6 +135,15 @@ export function openAddon(deliver: Deliver): AddonContext {
   return context;
 }
 
+/** The processor's own CRC32C; undefined where there is no addon that can be used. */
+export function nativeCrc32c(): Crc32c | undefined {
+  try {
+    return loadAddon().crc32c;
+  } catch {
+    return undefined;
+  }
+}
+
 function loadAddon(): Addon {
   const require = createRequire(import.meta.url);
   let addon: unknown;
@@ -156,7 +169,9 @@ function isAddon(value: unknown): value is Addon {
     'version' in value &&
     value.version === INTERFACE_VERSION &&
     'open' in value &&
-    typeof value.open === 'function'
+    typeof value.open === 'function' &&
+    'crc32c' in value &&
+    typeof value.crc32c === 'function'
   );
 }
 
