@@ -66,7 +66,7 @@ export function plotSpec(samples: Samples): TopLevelSpec {
       aria: false,
       font: 'Helvetica, Arial, sans-serif',
       axis: { labelFontSize: 11, titleFontSize: 11, titleFontWeight: 'normal', gridColor: '#e6e8eb', domainColor: '#8c959f' },
-      title: { fontSize: 13, anchor: 'start', frame: 'bounds', fontWeight: 'bold' },
+      title: { fontSize: 13, anchor: 'start', frame: 'group', fontWeight: 'bold' },
       view: { stroke: null },
     },
     spacing: 28,
@@ -80,7 +80,7 @@ type Part = Extract<TopLevelSpec, { vconcat: unknown }>['vconcat'][number];
 function targetSpec(samples: Samples, target: TargetName): Part {
   const names = workloadNames.filter((name) => shortTitles[name] !== undefined && samples.of(target, name).all.length > 0);
   return {
-    title: { text: `Against ${targetLabels[target]}`, fontSize: 15, offset: 14 },
+    title: { text: `Against ${targetLabels[target]}`, fontSize: 15, offset: 14, dx: -labelWidth },
     columns,
     spacing: 24,
     concat: names.map((name) => workloadSpec(samples.of(target, name), name)),
@@ -101,7 +101,7 @@ function workloadSpec(samples: Samples, name: WorkloadName): Part {
   } as const;
   const scale = { domain: [0, most * 1.22], nice: false };
   return {
-    title: { text: shortTitles[name] ?? name, fontSize: 12, offset: 6 },
+    title: { text: shortTitles[name] ?? name, fontSize: 12, offset: 6, dx: -labelWidth },
     width: 205,
     height: { step: 19 },
     data: { values: [...bars] },

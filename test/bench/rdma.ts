@@ -18,7 +18,7 @@ import { Lio } from '../rdma/targets/lio.ts';
 import { initiatorName, type Offer, type TestTarget } from '../rdma/targets/target.ts';
 import { Tgtd } from '../rdma/targets/tgtd.ts';
 import { projectRoot } from '../support/cli-process.ts';
-import { Workdir } from '../support/workdir.ts';
+import { MiB, Workdir } from '../support/workdir.ts';
 import { compile } from './compile.ts';
 import { interruption } from './interruption.ts';
 import { Lifetimes } from './lifetimes.ts';
@@ -26,7 +26,7 @@ import { parseDd, parseInitiator } from './outputs.ts';
 import { type RdmaSample, type RdmaWorkload, rdmaWorkloads, renderRdmaReport } from './rdma-report.ts';
 import { shuffle } from './statistics.ts';
 
-/** Reads and writes the whole LUN once; resolves to bytes a second. */
+/** Reads or writes the beginning of the LUN once; resolves to bytes a second. */
 type Pass = (workload: RdmaWorkload) => Promise<number>;
 
 const targetNames = ['tgtd', 'lio', 'iserfs'] as const;
@@ -42,7 +42,7 @@ try {
 }
 
 async function main(): Promise<void> {
-  const { rounds, targets, out } = await parseArguments();
+  const { rounds, mebibytes, targets, out } = await parseArguments();
   const signal = interruption();
   const image = await buildImage((line) => console.error(`bench: ${line}`));
   await using workdir = Workdir.create();
@@ -58,7 +58,9 @@ async function main(): Promise<void> {
     const guest = lifetimes.use(await Guest.boot(image, stage));
     await bringUp(guest, 'rxe');
     const target = lifetimes.use(await startTarget(name, guest));
-    const passes = await attachAll(guest, target, initiator, lifetimes, (reason) => absent.push(`${target.label}: ${reason}`));
+    const passes = await attachAll(guest, target, { program: initiator, mebibytes }, lifetimes, (reason) =>
+      absent.push(`${target.label}: ${reason}`),
+    );
     for (let round = 1; round <= rounds; round++) {
       for (const workload of rdmaWorkloads) {
         for (const [contestant, pass] of shuffle([...passes])) {
@@ -84,6 +86,7 @@ async function parseArguments() {
     )
     .options({
       rounds: { number: true, default: 15, describe: 'How often everything is measured' },
+      size: { number: true, default: 8, describe: `MiB that are read or written at a time, ${lunSize / MiB} at most` },
       target: { string: true, default: 'tgtd,iserfs', describe: `Targets, by commas: ${targetNames.join(', ')}` },
       out: { string: true, default: resolve(projectRoot, 'test/bench'), describe: 'Folder for the results' },
     })
@@ -93,7 +96,8 @@ async function parseArguments() {
     .parseAsync();
   const targets = targetNames.filter((name) => parsed.target.split(',').includes(name));
   if (targets.length === 0) throw new Error(`--target: some of ${targetNames.join(', ')}`);
-  return { rounds: parsed.rounds, targets, out: resolve(parsed.out) };
+  if (!(parsed.size >= 1 && parsed.size <= lunSize / MiB)) throw new Error(`--size: 1 to ${lunSize / MiB}`);
+  return { rounds: parsed.rounds, mebibytes: Math.floor(parsed.size), targets, out: resolve(parsed.out) };
 }
 
 async function startTarget(name: TargetName, guest: Guest): Promise<TestTarget> {
@@ -111,7 +115,7 @@ async function startTarget(name: TargetName, guest: Guest): Promise<TestTarget> 
 async function attachAll(
   guest: Guest,
   target: TestTarget,
-  program: string,
+  { program, mebibytes }: { readonly program: string; readonly mebibytes: number },
   lifetimes: Lifetimes,
   lacks: (reason: string) => void,
 ): Promise<Map<string, Pass>> {
@@ -119,13 +123,13 @@ async function attachAll(
   const attach = async (initiator: Initiator): Promise<Pass> => {
     const disk = lifetimes.use(await initiator.attach(offer));
     if (disk.path === undefined) throw new Error(`${initiator.label} has no path`);
-    return throughFile(guest, disk.path);
+    return throughFile(guest, disk.path, mebibytes);
   };
   const starts: Readonly<Record<string, () => Promise<Pass>>> = {
     'iserfs (verbs)': async () => await attach(new MountInitiator(await inGuest(guest, fabricAddress), 'verbs')),
     'kernel (ib_iser)': async () => await attach(await KernelInitiator.start(guest, fabricAddress)),
     libiscsi: async () => {
-      const pass = withoutFile(guest, program, offer);
+      const pass = withoutFile(guest, program, offer, mebibytes);
       for (const workload of rdmaWorkloads) await pass(workload);
       return pass;
     },
@@ -142,8 +146,7 @@ async function attachAll(
 }
 
 /** dd, on a block device or a file. */
-function throughFile(guest: Guest, path: string): Pass {
-  const count = lunSize / 2 ** 20;
+function throughFile(guest: Guest, path: string, mebibytes: number): Pass {
   const commands: Readonly<Record<RdmaWorkload, string>> = {
     'read, buffered': `if=${path} of=/dev/null`,
     'read, O_DIRECT': `if=${path} of=/dev/null iflag=direct`,
@@ -151,7 +154,7 @@ function throughFile(guest: Guest, path: string): Pass {
     'write, O_DIRECT': `if=/dev/zero of=${path} conv=notrunc oflag=direct`,
   };
   return async (workload) => {
-    const script = `echo 1 >/proc/sys/vm/drop_caches; LC_ALL=C dd bs=1M count=${count} ${commands[workload]}`;
+    const script = `echo 1 >/proc/sys/vm/drop_caches; LC_ALL=C dd bs=1M count=${mebibytes} ${commands[workload]}`;
     const { bytes, seconds } = parseDd(await guest.checked(script, { timeoutMs: longMs }));
     return bytes / seconds;
   };
@@ -161,11 +164,11 @@ function throughFile(guest: Guest, path: string): Pass {
  * libiscsi, by a program without a file. Version 1.19 fails reads of more than 256 KiB by one command, so that it has four of them in
  * flight; a file's reader and writer has 1 MiB at a time, too.
  */
-function withoutFile(guest: Guest, program: string, offer: Offer): Pass {
+function withoutFile(guest: Guest, program: string, offer: Offer, mebibytes: number): Pass {
   const url = `iser://${fabricAddress}:${offer.port}/${offer.name}/${offer.lun}`;
   return async (workload) => {
     const direction = workload.startsWith('read') ? 'read' : 'write';
-    const script = `INITIATOR_NAME=${initiatorName} ${program} ${url} ${direction} sequential ${256 * 1024} 4 60 ${lunSize} 2>&1`;
+    const script = `INITIATOR_NAME=${initiatorName} ${program} ${url} ${direction} sequential ${256 * 1024} 4 60 ${mebibytes * MiB} 2>&1`;
     const output = await guest.checked(script, { timeoutMs: longMs });
     const { bytes, seconds } = parseInitiator(output.slice(Math.max(output.indexOf('{'), 0)));
     return bytes / seconds;
