@@ -17,6 +17,7 @@ import type { BlockDevice, BlockDeviceInfo, Lease } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
 import { BLOCK, CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
 import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import { HoleSearch } from './hole-search.ts';
 import { ReadAhead, type Stretch } from './read-ahead.ts';
 
 /** A device that the cache can stand before. One that tells of changes is listened to. */
@@ -90,6 +91,7 @@ export class CachedDevice {
   readonly #store: CacheStore | undefined;
   readonly #id: number;
   readonly #readAhead: ReadAhead;
+  readonly #holes: HoleSearch;
   readonly #unsubscribe: () => void;
   #opens = 0;
   #hits = 0;
@@ -103,6 +105,7 @@ export class CachedDevice {
     this.#store = store;
     this.#id = store?.register() ?? 0;
     this.#readAhead = new ReadAhead(readahead);
+    this.#holes = new HoleSearch(device, { keeps: store !== undefined });
     this.#unsubscribe =
       device.onChange?.((change) => {
         if (change.type === 'contents') this.invalidate();
@@ -145,8 +148,31 @@ export class CachedDevice {
     } catch (error) {
       this.#store?.visit(this.#id, offset, offset + data.length, (slot) => this.#store?.drop(slot));
       throw error;
+    } finally {
+      this.#holes.forget();
     }
     this.#store?.visit(this.#id, offset, offset + data.length, (slot) => this.#update(slot, offset, data));
+  }
+
+  /** See `BlockDevice.zero`. What is held of the range leaves, whatever comes of it. Code `unsupported` where the device has no such thing. */
+  async zero(
+    offset: number,
+    length: number,
+    options: { readonly mayUnmap: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    this.#checkRange(offset, length);
+    if (this.#device.zero === undefined) throw new IserfsError('unsupported', 'the device does not zero ranges');
+    try {
+      await this.#device.zero(offset, length, options);
+    } finally {
+      this.#store?.visit(this.#id, offset, offset + length, (slot) => this.#store?.drop(slot));
+      this.#holes.forget();
+    }
+  }
+
+  /** See `HoleSearch.seek`. */
+  seek(offset: number, what: 'data' | 'hole', options: { readonly signal?: AbortSignal } = {}): Promise<number | undefined> {
+    return this.#holes.seek(offset, what, options.signal);
   }
 
   /** See `BlockDevice.flush`. */
@@ -164,6 +190,7 @@ export class CachedDevice {
     const store = this.#store;
     store?.visit(this.#id, 0, Number.MAX_SAFE_INTEGER, (slot) => store.drop(slot));
     this.#readAhead.reset();
+    this.#holes.forget();
   }
 
   /** Somebody opens the device: the first to do so sees nothing from before. Pair it with `closed`. */
