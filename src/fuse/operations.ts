@@ -28,6 +28,10 @@ export interface ImageFile {
   readonly stage?: StageWrite | undefined;
   /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
   flush(): Promise<void>;
+  /** Resolves when the range reads as zeros; see `BlockDevice.zero`. Absent where it must be written. */
+  zero?(offset: number, length: number, options: { readonly mayUnmap: boolean; readonly signal?: AbortSignal }): Promise<void>;
+  /** The first data, or hole, from `offset` on; the end counts as a hole. Undefined where there is none. Absent where that is not known. */
+  seek?(offset: number, what: 'data' | 'hole', options: { readonly signal?: AbortSignal }): Promise<number | undefined>;
   /** The image was closed and is opened: drops what is held of it. The open waits for it, and fails with it. */
   opened?(): void | Promise<void>;
   /** The last handle was closed. */
@@ -44,6 +48,9 @@ export interface OperationsOptions {
   /** A request failed, and not by a mistake of its caller: for the log. */
   failed(error: unknown): void;
 }
+
+type Zero = FuseRequest & { readonly op: 'zero' };
+type Seek = FuseRequest & { readonly op: 'seek' };
 
 /** What a request is answered with: a number as `done` takes it, or a lease as `doneWith` does. */
 type Answer = number | Lease;
@@ -70,6 +77,8 @@ export class Operations implements FuseUpcalls {
   /** By the host's number of the handle. */
   readonly #handles = new Map<number, OpenHandle>();
   readonly #inFlight = new Set<Promise<void>>();
+  /** Requests that can be given up half way. */
+  readonly #interruptible = new Map<FuseRequest, AbortController>();
 
   constructor(options: OperationsOptions) {
     this.#options = options;
@@ -123,7 +132,9 @@ export class Operations implements FuseUpcalls {
     return this.#options.expand?.(inode) ?? Promise.resolve();
   }
 
-  interrupted(): void {}
+  interrupted(request: FuseRequest): void {
+    this.#interruptible.get(request)?.abort();
+  }
 
   /** A log that fails itself must not cost a request its answer. */
   failed(error: unknown): void {
@@ -172,8 +183,9 @@ export class Operations implements FuseUpcalls {
       case 'release':
         return this.#release(opened, request.handle);
       case 'zero':
+        return this.#interruptibly(request, (signal) => this.#zero(opened, request, signal));
       case 'seek':
-        return -Errno.EOPNOTSUPP;
+        return this.#interruptibly(request, (signal) => this.#seek(opened, request, signal));
       default:
         return request satisfies never;
     }
@@ -266,6 +278,41 @@ export class Operations implements FuseUpcalls {
     return taken === undefined ? data.length : taken.then(() => data.length);
   }
 
+  /** fallocate(2), after the writes that came before it. A range that leaves the disk is not cut: there is no space for the rest of it. */
+  async #zero({ image, handle }: OpenHandle, request: Zero, signal: AbortSignal): Promise<number> {
+    const { device } = image;
+    const { offset, length, mayUnmap } = request;
+    if (device === undefined) return -Errno.ENXIO;
+    if (!handle.isWritable) return -Errno.EBADF;
+    if (device.info.writeProtected) return -Errno.EROFS;
+    if (device.zero === undefined) return -Errno.EOPNOTSUPP;
+    if (offset + length > device.info.size) return -Errno.ENOSPC;
+    await handle.file.writesEnded();
+    await handle.file.track(handle, device.zero(offset, length, { mayUnmap, signal }), mayHaveSpoiltData);
+    if (image.device !== device) image.open.deviceLost(lostWithDevice());
+    return 0;
+  }
+
+  /** lseek(2), as it is after the writes that came before it. */
+  async #seek({ image, handle }: OpenHandle, { offset, what }: Seek, signal: AbortSignal): Promise<number> {
+    const { device } = image;
+    if (device === undefined) return -Errno.ENXIO;
+    if (device.seek === undefined) return -Errno.EOPNOTSUPP;
+    await handle.file.writesEnded();
+    const found = await device.seek(offset, what, { signal });
+    return found ?? -Errno.ENXIO;
+  }
+
+  async #interruptibly(request: FuseRequest, perform: (signal: AbortSignal) => Promise<number>): Promise<number> {
+    const controller = new AbortController();
+    this.#interruptible.set(request, controller);
+    try {
+      return await perform(controller.signal);
+    } finally {
+      this.#interruptible.delete(request);
+    }
+  }
+
   /** close(2): no durability, but nothing of this handle is under way any more, and nothing untold. */
   async #flush({ handle }: OpenHandle): Promise<number> {
     await handle.file.writesEnded(handle);
@@ -328,6 +375,12 @@ function listen(image: Image): void {
 function mayHaveLostData(error: unknown): boolean {
   const code = errorCode(error);
   return code !== 'write-protected' && code !== 'out-of-range';
+}
+
+/** As `mayHaveLostData`, for zeros: whoever gave them up half way knows, and nobody else has lost anything. */
+function mayHaveSpoiltData(error: unknown): boolean {
+  const code = errorCode(error);
+  return mayHaveLostData(error) && code !== 'aborted' && code !== 'unsupported';
 }
 
 /** Says in the log that the error is an old one, told to one more handle. */

@@ -46,6 +46,25 @@ export interface BlockDevice {
   write(offset: number, from: Uint8Array, options?: WriteOptions): Promise<void>;
   /** Resolves when every write that was acknowledged before the call is on stable storage (I6). */
   flush(options?: { readonly signal?: AbortSignal }): Promise<void>;
+  /**
+   * Resolves when the range reads as zeros; any alignment and length. `mayUnmap`: its space may be given back. Others
+   * may use the device, and the range, in between. After a failure the content of the range is unknown. Absent:
+   * write zeros.
+   */
+  zero?(offset: number, length: number, options: { readonly mayUnmap: boolean; readonly signal?: AbortSignal }): Promise<void>;
+  /**
+   * What is stored from `offset` on, as far as the device tells at once: extents without gaps, the first of which
+   * holds `offset`. As it was at some time during the call. Absent: all is data.
+   */
+  extentsFrom?(offset: number, options?: { readonly signal?: AbortSignal }): Promise<readonly DeviceExtent[]>;
+}
+
+/** A run of bytes. */
+export interface DeviceExtent {
+  readonly offset: number;
+  readonly length: number;
+  /** It has no space behind it and reads as zeros; else it may hold anything. */
+  readonly isHole: boolean;
 }
 
 /** Bytes that stay where they are until `release()`; call it exactly once. */

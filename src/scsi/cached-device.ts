@@ -16,6 +16,7 @@ import type { BlockDevice, BlockDeviceInfo, Lease, WriteOptions } from './block-
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
 import { type CachedRanges, type CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
 import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import { HoleSearch } from './hole-search.ts';
 import type { PageWindow } from './page-window.ts';
 import { ReadAhead, type Stretch } from './read-ahead.ts';
 import { type StageWrite, type WriteEnded, WriteStaging } from './write-staging.ts';
@@ -59,6 +60,7 @@ export class CachedDevice {
   readonly #held: Held | undefined;
   readonly #staging: WriteStaging | undefined;
   readonly #readAhead: ReadAhead;
+  readonly #holes: HoleSearch;
   readonly #unsubscribe: () => void;
   #opens = 0;
   #hits = 0;
@@ -71,6 +73,7 @@ export class CachedDevice {
     this.#pool = pool;
     this.#held = store === undefined ? undefined : { store, ranges: store.register() };
     this.#readAhead = new ReadAhead(store === undefined ? 0 : Math.min(readahead, Math.floor(store.capacity / 4)));
+    this.#holes = new HoleSearch(device, { keeps: store !== undefined });
     this.#staging = staged === 0 ? undefined : this.#makeStaging(staged);
     this.stage = this.#staging === undefined ? undefined : (...write) => this.#staging?.stage(...write);
     this.#unsubscribe =
@@ -144,16 +147,32 @@ export class CachedDevice {
   }
 
   /**
-   * Has `work` change what the device holds of a range by other means than a write. What is staged of the range goes
-   * first, and nothing is held of it afterwards.
+   * See `BlockDevice.zero`. What is staged of the range goes first, and nothing is held of it afterwards, whatever comes
+   * of it. Code `unsupported` where the device has no such thing.
    */
-  async change(offset: number, length: number, work: () => Promise<void>): Promise<void> {
+  async zero(
+    offset: number,
+    length: number,
+    options: { readonly mayUnmap: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    this.#checkRange(offset, length);
+    if (this.#device.zero === undefined) throw new IserfsError('unsupported', 'the device does not zero ranges');
     await this.#staging?.settledWithin(offset, length);
     try {
-      await work();
+      await this.#device.zero(offset, length, options);
     } finally {
       this.#drop(offset, length);
     }
+  }
+
+  /** See `HoleSearch.seek`. Waits for what is staged. */
+  async seek(
+    offset: number,
+    what: 'data' | 'hole',
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<number | undefined> {
+    await this.#staging?.settled();
+    return await this.#holes.seek(offset, what, options.signal);
   }
 
   /** See `BlockDevice.flush`. Waits for what is staged, and fails with it. */
@@ -339,6 +358,7 @@ export class CachedDevice {
 
   /** The device has `data` at `offset`, or will have it before anything that is read from it. */
   #update(offset: number, data: Uint8Array): void {
+    this.#holes.forget();
     if (this.#held === undefined) return;
     const { store, ranges } = this.#held;
     const end = offset + data.length;
@@ -353,6 +373,7 @@ export class CachedDevice {
   }
 
   #drop(offset: number, length: number): void {
+    this.#holes.forget();
     if (this.#held === undefined) return;
     const { store, ranges } = this.#held;
     for (const slot of ranges.within(offset, offset + length)) store.drop(slot);

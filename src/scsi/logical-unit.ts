@@ -3,14 +3,15 @@
  * together and holds what they share; each idea has its own file: what is asked at attach (probe.ts), how
  * one command is driven (command-runner.ts), the gate that all commands pass (gate.ts), what happens when
  * the nexus is lost or a unit attention comes (recovery.ts, fence.ts), how ranges become commands
- * (block-transfer.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
+ * (block-transfer.ts), how they become zeros and where holes are (block-provisioning.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
  * proves (cache-flush.ts). Must not know which transport the port uses, nor who reads and writes.
  */
 
 import { type Clock, systemClock } from '../clock.ts';
 import { describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import { abortError } from './abort.ts';
-import type { BlockDevice, BlockDeviceInfo, WriteOptions } from './block-device.ts';
+import type { BlockDevice, BlockDeviceInfo, DeviceExtent, WriteOptions } from './block-device.ts';
+import { BlockProvisioning } from './block-provisioning.ts';
 import { BlockTransfer } from './block-transfer.ts';
 import { type BufferPool, MAX_RUN } from './buffer-pool.ts';
 import { CacheFlush } from './cache-flush.ts';
@@ -107,6 +108,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   readonly #retained: RetainedWrites;
   readonly #transfer: BlockTransfer;
   readonly #flush: CacheFlush;
+  readonly #provisioning: BlockProvisioning;
   readonly #ranges = new RangeLock();
   readonly #unsubscribe: () => void;
   readonly #changeListeners = new Set<DeviceChangeListener>();
@@ -176,6 +178,17 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       gate: this.#gate,
       epoch: () => this.#recovery.epoch,
       synchronize: (onIssue) => this.#synchronizeCache(onIssue),
+    });
+    this.#provisioning = new BlockProvisioning({
+      runner: this.#runner,
+      passage: this.#recovery.passage,
+      pool: options.pool,
+      retained: this.#retained,
+      gate: this.#gate,
+      epoch: () => this.#recovery.epoch,
+      device: () => this.#known.disk,
+      write: (offset, from, signal) => this.#transfer.write(offset, from, { signal, fua: false }),
+      flush: (signal) => this.#flush.flush(signal),
     });
     this.#unsubscribe = port.subscribe((event) => this.#handlePortEvent(event));
   }
@@ -284,6 +297,39 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       throw error;
     }
     this.#statistics.succeeded('write', length, this.#clock.now() - start);
+  }
+
+  /** The range is locked, and zeroed, piece by piece. */
+  async zero(
+    offset: number,
+    length: number,
+    options: { readonly mayUnmap: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    const start = this.#clock.now();
+    try {
+      if (this.info.writeProtected) throw new IserfsError('write-protected', `${this.description} is write protected`);
+      this.#blocksOf(offset, length);
+      for (let at = offset; at < offset + length; ) {
+        const end = this.#provisioning.pieceEnd(at, offset + length, options.mayUnmap);
+        const release = await this.#lock(at, end - at, 'exclusive', options.signal);
+        try {
+          await this.#provisioning.zero(at, end - at, options);
+        } finally {
+          release();
+        }
+        at = end;
+      }
+    } catch (error) {
+      this.#statistics.failed('write', error, this.#clock.now() - start);
+      throw error;
+    }
+    this.#statistics.succeeded('write', 0, this.#clock.now() - start);
+  }
+
+  /** Locks nothing: what is written meanwhile may be in the answer or not. */
+  async extentsFrom(offset: number, options: { readonly signal?: AbortSignal } = {}): Promise<readonly DeviceExtent[]> {
+    this.#blocksOf(offset, 1);
+    return await this.#provisioning.extentsFrom(offset, options.signal);
   }
 
   async flush(options: { readonly signal?: AbortSignal } = {}): Promise<void> {

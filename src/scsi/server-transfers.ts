@@ -9,7 +9,6 @@
  */
 
 import { errorCode } from '../errors.ts';
-import { viewOf } from '../field.ts';
 import { type BlockRun, chunkRun } from './block-range.ts';
 import type { BufferPool, PoolBuffer } from './buffer-pool.ts';
 import { blocksOf, type Cdb } from './cdb.ts';
@@ -26,6 +25,13 @@ import {
   writeProtected,
 } from './check-condition.ts';
 import type { ServerTask } from './port.ts';
+import {
+  decodeUnmapList,
+  encodeLbaStatus,
+  type LbaStatus,
+  lbaStatusRoom,
+  ProvisioningStatus,
+} from './provisioning-parameters.ts';
 import type { ServedUnit } from './served-unit.ts';
 
 /** What a command runs with. */
@@ -151,22 +157,16 @@ export async function writeSame(context: CommandContext, cdb: Cdb<WriteSameName>
   });
 }
 
-/** The parameter list of UNMAP: 8 bytes of lengths, then descriptors of LBA, block count and 4 reserved bytes. */
-const UNMAP_HEADER = 8;
-const UNMAP_DESCRIPTOR = 16;
-
 export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise<number> {
   const { unit, task } = context;
   if (cdb.anchor) throw invalidFieldInCdb(1, 0);
   if (cdb.parameterListLength === 0) return 0;
-  if (cdb.parameterListLength < UNMAP_HEADER) throw parameterListLengthError();
   requireWritable(unit);
   const list = await receiveParameterList(context, cdb.parameterListLength);
-  const view = viewOf(list);
-  const end = Math.min(list.length, UNMAP_HEADER + view.getUint16(2));
+  const descriptors = decodeUnmapList(list);
+  if (descriptors === undefined) throw parameterListLengthError();
   const runs: BlockRun[] = [];
-  for (let offset = UNMAP_HEADER; offset + UNMAP_DESCRIPTOR <= end; offset += UNMAP_DESCRIPTOR) {
-    const run = { lba: Number(view.getBigUint64(offset)), blocks: view.getUint32(offset + 8) };
+  for (const run of descriptors) {
     // A descriptor of no blocks may lie right behind the last block: it is no error (SBC, UNMAP).
     if (run.blocks === 0 && run.lba === unit.blocks) continue;
     checkRange(unit, run.lba, run.blocks);
@@ -182,30 +182,21 @@ export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise
 
 /** Most descriptors that GET LBA STATUS returns: whoever wants more asks on from the last one's end. */
 const MAXIMUM_STATUS_DESCRIPTORS = 256;
-const DEALLOCATED = 1;
 
 /** Parameter data of GET LBA STATUS. What a medium that does not know its holes has is "mapped or unknown". */
 export async function lbaStatusData(context: CommandContext, cdb: Cdb<'get-lba-status'>): Promise<Uint8Array> {
   const { unit } = context;
   checkRange(unit, cdb.lba, 1);
-  const room = Math.min(MAXIMUM_STATUS_DESCRIPTORS, Math.max(1, Math.floor((cdb.allocationLength - 8) / 16)));
+  const room = Math.min(MAXIMUM_STATUS_DESCRIPTORS, Math.max(1, lbaStatusRoom(cdb.allocationLength)));
   const run = { lba: cdb.lba, blocks: unit.blocks - cdb.lba };
   return await locked(context, run, 'shared', async () => {
-    const extents: { readonly run: BlockRun; readonly mapped: boolean }[] = [];
-    for (let { lba } = run; lba < unit.blocks && extents.length < room; ) {
-      const extent = await extentAt(unit, lba);
-      extents.push({ run: { lba, blocks: extent.blocks }, mapped: extent.mapped });
-      lba += extent.blocks;
+    const statuses: LbaStatus[] = [];
+    for (let { lba } = run; lba < unit.blocks && statuses.length < room; ) {
+      const { blocks, mapped } = await extentAt(unit, lba);
+      statuses.push({ lba, blocks, status: mapped ? ProvisioningStatus.mapped : ProvisioningStatus.deallocated });
+      lba += blocks;
     }
-    const data = new Uint8Array(8 + extents.length * 16);
-    const view = viewOf(data);
-    view.setUint32(0, data.length - 4);
-    for (const [index, extent] of extents.entries()) {
-      view.setBigUint64(8 + index * 16, BigInt(extent.run.lba));
-      view.setUint32(16 + index * 16, extent.run.blocks);
-      view.setUint8(20 + index * 16, extent.mapped ? 0 : DEALLOCATED);
-    }
-    return data;
+    return encodeLbaStatus(statuses);
   });
 }
 

@@ -3,7 +3,7 @@
 import type { BlockDevice, BlockDeviceInfo } from '../../src/scsi/block-device.ts';
 
 export interface DeviceCall {
-  readonly kind: 'read' | 'write';
+  readonly kind: 'read' | 'write' | 'zero';
   readonly offset: number;
   readonly length: number;
   /** Takes effect and ends. */
@@ -35,6 +35,10 @@ export class MemoryDevice implements BlockDevice {
 
   write(offset: number, from: Uint8Array): Promise<void> {
     return this.#call('write', offset, from.length, () => this.bytes.set(from, offset));
+  }
+
+  zero(offset: number, length: number): Promise<void> {
+    return this.#call('zero', offset, length, () => this.bytes.fill(0, offset, offset + length));
   }
 
   async flush(): Promise<void> {}

@@ -360,16 +360,17 @@ describe('a staged write', () => {
     await cached.flush();
   });
 
-  it('is ordered before a change of another kind, after which nothing is held', async () => {
+  it('is ordered before zeros, after which nothing is held', async () => {
     const { device, cached } = bench({ staged: 1 * MIB });
     await bytesOf(cached.read(0, 8192));
     device.holds = true;
     void cached.stage?.(4000, news, () => {});
-    const changed = cached.change(4000, 50, async () => void device.bytes.fill(0, 4000, 4050));
+    const zeroed = cached.zero(4000, 50, { mayUnmap: true });
     await settle();
+    expect(device.pending.map(({ kind }) => kind)).toEqual(['write']);
     device.holds = false;
     device.pending[0]?.finish();
-    await changed;
+    await zeroed;
     expectBytes(await bytesOf(cached.read(4000, 100)), Buffer.concat([Buffer.alloc(50), news.subarray(50)]));
   });
 
