@@ -61,12 +61,13 @@ async function main(): Promise<void> {
     const passes = await attachAll(guest, target, { program: initiator, mebibytes }, lifetimes, (reason) =>
       absent.push(`${target.label}: ${reason}`),
     );
-    for (let round = 1; round <= rounds; round++) {
+    // Round 0 is for warming up: compiling JavaScript under emulation takes long.
+    for (let round = 0; round <= rounds; round++) {
       for (const workload of rdmaWorkloads) {
         for (const [contestant, pass] of shuffle([...passes])) {
           signal.throwIfAborted();
           const bytesPerSecond = await pass(workload);
-          samples.push({ target: target.label, workload, contestant, round, bytesPerSecond });
+          if (round > 0) samples.push({ target: target.label, workload, contestant, round, bytesPerSecond });
           const figure = (bytesPerSecond / 1e6).toFixed(1);
           console.error(`bench: ${target.label}, round ${round} of ${rounds}: ${workload}: ${contestant}: ${figure} MB/s`);
         }
@@ -139,6 +140,7 @@ async function attachAll(
     try {
       passes.set(contestant, await start());
     } catch (error) {
+      console.error(`bench: ${target.label}: ${contestant}:`, error);
       lacks(`${contestant} takes no part: ${firstLine(error)}`);
     }
   }

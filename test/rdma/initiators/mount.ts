@@ -122,7 +122,10 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
            kill -0 $pid || { cat ${log}; exit 1; }
            sleep 0.1
          done
-         head -c 1 ${mountpoint}/status >/dev/null`,
+         until head -c 1 ${mountpoint}/status >/dev/null; do
+           kill -0 $pid || { cat ${log}; exit 1; }
+           sleep 0.1
+         done`,
         { timeoutMs: 180_000 },
       );
       if (status === 0) return { mountpoint, stop };
