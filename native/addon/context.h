@@ -61,6 +61,8 @@ class Context {
   Napi::Value reject(const Napi::CallbackInfo& info);
   Napi::Value postReceive(const Napi::CallbackInfo& info);
   Napi::Value postSend(const Napi::CallbackInfo& info);
+  Napi::Value cork(const Napi::CallbackInfo& info);
+  Napi::Value uncork(const Napi::CallbackInfo& info);
   Napi::Value postWrite(const Napi::CallbackInfo& info);
   Napi::Value postRead(const Napi::CallbackInfo& info);
   Napi::Value advertise(const Napi::CallbackInfo& info);

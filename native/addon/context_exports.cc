@@ -72,6 +72,8 @@ Napi::Object Context::exports(Napi::Env env) {
   add("reject", &call<&Context::reject>);
   add("postReceive", &call<&Context::postReceive>);
   add("postSend", &call<&Context::postSend>);
+  add("cork", &call<&Context::cork>);
+  add("uncork", &call<&Context::uncork>);
   add("postWrite", &call<&Context::postWrite>);
   add("postRead", &call<&Context::postRead>);
   add("advertise", &call<&Context::advertise>);
@@ -219,6 +221,18 @@ Napi::Value Context::postRead(const Napi::CallbackInfo& info) {
   const auto segment = segmentFrom(info, 4, *arenas_);
   if (!to.sink->hasEnded()) to.queuePair->postRead(id, segment, remote);
   to.outstanding.add(rdma::Opcode::read, id, segment.length);
+  return info.Env().Undefined();
+}
+
+/** cork(connection) */
+Napi::Value Context::cork(const Napi::CallbackInfo& info) {
+  connection(info).queuePair->cork();
+  return info.Env().Undefined();
+}
+
+/** uncork(connection) */
+Napi::Value Context::uncork(const Napi::CallbackInfo& info) {
+  connection(info).queuePair->uncork();
   return info.Env().Undefined();
 }
 

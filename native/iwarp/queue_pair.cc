@@ -55,22 +55,22 @@ std::shared_ptr<QueuePair> IwarpQueuePair::handle() {
 
 void IwarpQueuePair::postReceive(std::uint32_t workRequestId, Segment segment) {
   queues_.postReceive(workRequestId, std::move(segment));
-  announce();
+  if (!isCorked_) announce();
 }
 
 void IwarpQueuePair::postSend(std::uint32_t workRequestId, std::span<const Segment> segments, std::optional<std::uint32_t> invalidate) {
   queues_.postSend(workRequestId, segments, invalidate);
-  pump(postingBudget);
+  pumpPosted();
 }
 
 void IwarpQueuePair::postWrite(std::uint32_t workRequestId, Segment segment, RemoteAddress to) {
   queues_.postWrite(workRequestId, std::move(segment), to);
-  pump(postingBudget);
+  pumpPosted();
 }
 
 void IwarpQueuePair::postRead(std::uint32_t workRequestId, Segment segment, RemoteAddress from) {
   queues_.postRead(workRequestId, std::move(segment), from);
-  pump(postingBudget);
+  pumpPosted();
 }
 
 RemoteAddress IwarpQueuePair::advertise(Segment segment, Access access) { return queues_.advertise(segment, access); }
@@ -89,6 +89,14 @@ void IwarpQueuePair::revoke(std::uint32_t tag) {
   });
 }
 
+void IwarpQueuePair::cork() { isCorked_ = true; }
+
+void IwarpQueuePair::uncork() {
+  isCorked_ = false;
+  pump(postingBudget);
+  if (queues_.needsDelivery()) deliver();
+}
+
 void IwarpQueuePair::close(CloseMode mode) {
   queues_.refusePosts();
   isClosing_.store(true);
@@ -96,6 +104,12 @@ void IwarpQueuePair::close(CloseMode mode) {
 }
 
 // ---- sending ----
+
+void IwarpQueuePair::pumpPosted() {
+  if (isCorked_) return;
+  pump(postingBudget);
+  announce();
+}
 
 /**
  * Sends what there is to send, up to about `budget` bytes. One thread at a time does; a call that finds another at it leaves it the
@@ -110,9 +124,13 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
     const std::lock_guard guard(transmitLock_);
     hasMore = transmit(budget);
   } while (wanted_.fetch_sub(seen, std::memory_order_acq_rel) != seen);
-  if (hasMore) loop_->post([self = shared_from_this()] { self->pump(loopBudget); });
+  if (hasMore) {
+    loop_->post([self = shared_from_this()] {
+      self->pump(loopBudget);
+      self->announce();
+    });
+  }
   if (isClosing_.load()) loop_->post([self = shared_from_this()] { self->finishIfDrained(); });
-  announce();
 }
 
 /** With the lock held. True: there is more, and the socket would take it. */
@@ -162,6 +180,7 @@ void IwarpQueuePair::letTransmit() {
     mayTransmit_ = true;
   }
   pump(loopBudget);
+  announce();
 }
 
 // ---- receiving ----
@@ -183,6 +202,7 @@ void IwarpQueuePair::socketReady(SocketLoop::Readiness readiness) noexcept {
       isBlocked_ = false;
     }
     pump(loopBudget);
+    announce();
   }
 }
 
@@ -198,6 +218,7 @@ void IwarpQueuePair::receive() noexcept {
   deliver();
   // Answers to Reads, and Reads that waited for an answer.
   pump(loopBudget);
+  announce();
   finishIfDrained();
 }
 
@@ -252,8 +273,10 @@ void IwarpQueuePair::firstFrameCame() {
   letTransmit();
 }
 
+/** The loop's thread, or the owner's where it uncorks. */
 void IwarpQueuePair::deliver() noexcept {
-  if (!isEstablished_ || phase_ == Phase::ended) return;
+  const std::lock_guard guard(deliveryLock_);
+  if (!isDelivering_) return;
   batch_.clear();
   queues_.takeCompletions(batch_);
   if (!batch_.empty()) events_->completed(batch_);
@@ -369,10 +392,11 @@ void IwarpQueuePair::end(Failure failure, Farewell farewell, std::span<const std
     queues_.flush();
   }
   endpoints_->remove(this);
+  const std::lock_guard guard(deliveryLock_);
   batch_.clear();
   queues_.takeCompletions(batch_);
   const auto events = std::move(events_);
-  if (isEstablished_ && !batch_.empty()) events->completed(batch_);
+  if (std::exchange(isDelivering_, false) && !batch_.empty()) events->completed(batch_);
   events->closed(failure);
 }
 

@@ -2,7 +2,8 @@
  * A connection of the software provider: a TCP socket, the byte machines on both its directions, and the books between them.
  *
  * Threads. The loop's thread receives, keeps time, tells the events and decides on the connection's life. Sending is done by
- * whoever posts, at once, as far as the socket takes it, and by the loop's thread from there. Two locks are held while bytes
+ * whoever posts, at once or when it uncorks, as far as the socket takes it, and by the loop's thread from there. Who uncorks is told
+ * what is complete by that on its own thread: no other has to be woken up for it. Two locks are held while bytes
  * move, always in this order: `receiveLock_` (the receiver and the memory it fills), `transmitLock_` (the transmitter and the memory
  * it reads). A revocation that meets a transfer takes both; so it waits for a system call and a checksum, never for the peer.
  *
@@ -58,6 +59,8 @@ class IwarpQueuePair final : public QueuePair,
   void postRead(std::uint32_t workRequestId, Segment segment, RemoteAddress from) override;
   RemoteAddress advertise(Segment segment, Access access) override;
   void revoke(std::uint32_t tag) override;
+  void cork() override;
+  void uncork() override;
   void close(CloseMode mode) override;
 
   // ---- the loop's thread ----
@@ -87,6 +90,8 @@ class IwarpQueuePair final : public QueuePair,
 
   // Any thread.
   void pump(std::size_t budget) noexcept;
+  void pumpPosted();
+  void deliver() noexcept;
   bool transmit(std::size_t budget) noexcept;
   void announce();
 
@@ -100,7 +105,6 @@ class IwarpQueuePair final : public QueuePair,
   bool receiveOnce(std::size_t& budget) noexcept;
   void firstFrameCame();
   void letTransmit();
-  void deliver() noexcept;
   void closeOnLoop(CloseMode mode);
   void finishIfDrained();
   void peerClosed();
@@ -117,15 +121,22 @@ class IwarpQueuePair final : public QueuePair,
   WorkQueues queues_;
 
   // Loop's thread only; the socket's number also under `transmitLock_`, from `open` on.
-  std::shared_ptr<QueuePairEvents> events_;
   Descriptor socket_;
   Phase phase_ = Phase::begun;
   ConnectionFacts facts_;
-  bool isEstablished_ = false;
   bool isEndNear_ = false;
   std::vector<std::byte> mpaInput_;
-  std::vector<Completion> batch_;
   std::optional<SocketLoop::TimerId> timer_;
+
+  /** Held while events are told, so that completions keep their order whichever thread tells them. No other lock is taken in front of it. */
+  std::mutex deliveryLock_;
+  std::shared_ptr<QueuePairEvents> events_;
+  /** Whether completions may be told: after `established`, before the end. */
+  bool isDelivering_ = false;
+  std::vector<Completion> batch_;
+
+  /** Owner's thread. */
+  bool isCorked_ = false;
 
   std::mutex receiveLock_;
   std::unique_ptr<Receiver> receiver_;

@@ -134,7 +134,8 @@ void IwarpQueuePair::open(const MpaAgreement& agreement, std::vector<std::byte> 
 }
 
 void IwarpQueuePair::tellEstablished() {
-  isEstablished_ = true;
+  const std::lock_guard guard(deliveryLock_);
+  isDelivering_ = true;
   events_->established(facts_);
 }
 

@@ -5,7 +5,8 @@
  *
  * Threads: methods are called on the thread that owns the provider object (the JavaScript thread), unless they say otherwise.
  * Events are called on a thread of the provider's, one at a time for each queue pair or listener, in the order in which things
- * happened, never from inside a method and never while the provider holds a lock.
+ * happened, never from inside a method (but for `completed`, see `uncork`) and never while the provider holds a lock that a method takes
+ * (but for `uncork`, which no event may call).
  */
 #pragma once
 
@@ -186,6 +187,14 @@ class QueuePair {
    * connection was ended. A tag that is not in force (revoked, invalidated by the peer) is ignored.
    */
   virtual void revoke(std::uint32_t tag) = 0;
+
+  /**
+   * What is posted from now on may wait for `uncork`, so that it goes out together; nothing is ever held up beyond that. Only a hint:
+   * the default is to do nothing.
+   */
+  virtual void cork() {}
+  /** Takes that back. `completed` may be called from inside, for what is done by that: on the owner's thread. */
+  virtual void uncork() {}
 
   /** Idempotent; `abrupt` cuts `orderly` short. `closed` comes when it is done. */
   virtual void close(CloseMode mode) = 0;

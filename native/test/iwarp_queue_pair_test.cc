@@ -54,6 +54,52 @@ TEST_CASE("a Send arrives in the oldest posted receive, with its length") {
   CHECK(hasPattern(part(into, 0, 100), 1));
 }
 
+TEST_CASE("what is posted while corked goes out when it is uncorked, and completes in order whichever thread tells") {
+  Pair pair;
+  const Segment into = memory(64);
+  const Segment from = memory(64);
+  const auto& one = pair.initiator.queuePair;
+  const auto& other = pair.responder.queuePair;
+  for (std::uint32_t round = 0; round < 200; ++round) {
+    // Both ways, so that receives complete on the loop's thread while Sends do on this one.
+    for (const auto& queuePair : {one, other}) {
+      queuePair->cork();
+      for (std::uint32_t i = 0; i < 4; ++i) queuePair->postReceive(round * 4 + i, into);
+    }
+    for (const auto& queuePair : {one, other}) {
+      for (std::uint32_t i = 0; i < 4; ++i) queuePair->postSend(round * 4 + i, std::array{from}, std::nullopt);
+    }
+    one->uncork();
+    other->uncork();
+    for (End* end : {&pair.initiator, &pair.responder}) {
+      std::uint32_t sends = 0;
+      std::uint32_t receives = 0;
+      while (sends + receives < 8) {
+        const auto completion = end->events->next();
+        REQUIRE(completion.has_value());
+        REQUIRE(completion->status == Status::success);
+        std::uint32_t& due = completion->opcode == Opcode::receive ? receives : sends;
+        REQUIRE(completion->workRequestId == round * 4 + due);
+        ++due;
+      }
+    }
+  }
+}
+
+TEST_CASE("a connection that is closed while it is corked completes what was posted") {
+  Pair pair;
+  const Segment from = memory(64);
+  pair.initiator.queuePair->cork();
+  pair.initiator.queuePair->postReceive(1, from);
+  pair.initiator.queuePair->postSend(2, std::array{from}, std::nullopt);
+  pair.initiator.queuePair->close(CloseMode::abrupt);
+  pair.initiator.queuePair->uncork();
+  REQUIRE(pair.initiator.events->next().has_value());
+  REQUIRE(pair.initiator.events->next().has_value());
+  REQUIRE(pair.initiator.events->waitClosed().has_value());
+  CHECK_FALSE(pair.initiator.events->hasBrokenOrder());
+}
+
 TEST_CASE("receives that were asked for with the connection are there from the first message on") {
   QueuePairOptions ofResponder;
   const Segment into = memory(64);

@@ -13,7 +13,7 @@ import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts'
 import { IscsiTarget } from '../iser/target.ts';
 import { nativeRdma, type Rdma } from '../mount/rdma.ts';
 import { chapOptions } from '../mount/sessions.ts';
-import { BufferPool } from '../scsi/buffer-pool.ts';
+import { type ArenaSource, BufferPool } from '../scsi/buffer-pool.ts';
 import { BlockDeviceServer } from '../scsi/device-server.ts';
 import { FileMedium } from '../scsi/file-medium.ts';
 import type { Medium } from '../scsi/medium.ts';
@@ -84,11 +84,14 @@ export class EmbeddedTarget {
           transport === 'tcp' ? createTcpTransport({ headerDigest, dataDigest }) : rdma.transport(transport, { crc: true }),
       }));
       const hasRdma = options.portals.some(({ transport }) => transport !== 'tcp');
-      const pool = new BufferPool(hasRdma ? rdma.memory() : undefined);
+      const memory = hasRdma ? rdma.memory() : undefined;
+      const pool = new BufferPool(memory);
+      // With a device, what it sends from is locked in memory: too much to ask for a whole disk.
+      const mediumMemory = options.portals.some(({ transport }) => transport === 'verbs') ? undefined : memory;
       const offered: OfferedUnit[] = [];
       const byTarget = new Map<string, ServedUnitOptions[]>();
       for (const spec of withLuns(options)) {
-        const medium = await openMedium(spec, options.log);
+        const medium = await openMedium(spec, mediumMemory, options.log);
         media.push(medium);
         const units = byTarget.get(spec.target) ?? [];
         byTarget.set(spec.target, units);
@@ -170,7 +173,8 @@ function withLuns({ name, units }: EmbeddedTargetOptions): (UnitSpec & { readonl
   });
 }
 
-async function openMedium(spec: UnitSpec, log: (line: string) => void): Promise<Medium> {
+/** `memory`: where that of media in memory comes from, if it is to be other than the heap. */
+async function openMedium(spec: UnitSpec, memory: ArenaSource | undefined, log: (line: string) => void): Promise<Medium> {
   const { backing, blockLength, readOnly } = spec;
   if ('memory' in backing) {
     if (backing.memory % blockLength !== 0) {
@@ -179,8 +183,8 @@ async function openMedium(spec: UnitSpec, log: (line: string) => void): Promise<
         `a size of ${backing.memory} bytes is not a multiple of the block size ${blockLength}`,
       );
     }
-    const memory = new MemoryMedium(backing.memory);
-    return spec.volatileCache ? new VolatileCacheMedium(memory) : memory;
+    const medium = new MemoryMedium(backing.memory, memory);
+    return spec.volatileCache ? new VolatileCacheMedium(medium) : medium;
   }
   const file = await FileMedium.open({
     path: resolve(backing.file),

@@ -26,6 +26,11 @@ export interface Medium {
   /** Fills `into`, borrowed until the promise settles, from `offset`. Rejects with `out-of-range` beyond the end, `medium-error` where the bytes cannot be had. */
   read(offset: number, into: Uint8Array): Promise<void>;
   /**
+   * The bytes from `offset` where they lie, at most `length`: nothing has to be copied to send them. Borrowed, for reading alone,
+   * until the next write, discard or resize there. Undefined where they have to be read; absent where that is so everywhere.
+   */
+  lend?(offset: number, length: number): Uint8Array | undefined;
+  /**
    * Writes `from`, borrowed until the promise settles. `fua`: on stable storage when it resolves. Rejects
    * with `out-of-range`, `write-protected`, `no-space` or `medium-error`; part of it may have been written.
    */

@@ -1,9 +1,11 @@
 /**
  * A medium in memory: sparse, of any size. Only chunks that were written take memory; holes read as
  * zeros. What it holds goes with the process, as the power does for it: it calls itself not volatile,
- * because nothing that it could do would make a write safer.
+ * because nothing that it could do would make a write safer. Its bytes are lent where they lie; where an
+ * RDMA transport is to send them, its chunks are arenas of that transport's memory.
  */
 
+import type { ArenaSource } from './buffer-pool.ts';
 import type { Medium, MediumExtent } from './medium.ts';
 import { checkMediumRange, checkMediumSize } from './medium-range.ts';
 
@@ -14,12 +16,15 @@ export class MemoryMedium implements Medium {
   readonly isVolatile = false;
   readonly isThin = true;
   /** By index; a chunk is a hole or `CHUNK` bytes. */
-  readonly #chunks = new Map<number, Uint8Array>();
+  readonly #chunks = new Map<number, Uint8Array<ArrayBuffer>>();
+  readonly #source: ArenaSource | undefined;
   #size: number;
 
-  constructor(size: number) {
+  /** `source`: where its memory comes from, if not from the heap. */
+  constructor(size: number, source?: ArenaSource) {
     checkMediumSize(size);
     this.#size = size;
+    this.#source = source;
   }
 
   get size(): number {
@@ -41,12 +46,19 @@ export class MemoryMedium implements Medium {
     }
   }
 
+  lend(offset: number, length: number): Uint8Array | undefined {
+    if (offset + length > this.#size) return undefined; // reading it says what is wrong
+    const index = Math.floor(offset / CHUNK);
+    const skip = offset - index * CHUNK;
+    return this.#chunks.get(index)?.subarray(skip, Math.min(CHUNK, skip + length));
+  }
+
   async write(offset: number, from: Uint8Array): Promise<void> {
     checkMediumRange(this.#size, offset, from.length);
     for (const part of partsOf(offset, from.length)) {
       let chunk = this.#chunks.get(part.index);
       if (chunk === undefined) {
-        chunk = new Uint8Array(CHUNK);
+        chunk = this.#source === undefined ? new Uint8Array(CHUNK) : new Uint8Array(this.#source.allocate(CHUNK));
         this.#chunks.set(part.index, chunk);
       }
       chunk.set(from.subarray(part.dataOffset, part.dataOffset + part.length), part.skip);
@@ -78,7 +90,13 @@ export class MemoryMedium implements Medium {
   }
 
   async close(): Promise<void> {
-    this.#chunks.clear();
+    for (const index of this.#chunks.keys()) this.#drop(index);
+  }
+
+  #drop(index: number): void {
+    const chunk = this.#chunks.get(index);
+    this.#chunks.delete(index);
+    if (chunk !== undefined) this.#source?.free(chunk.buffer);
   }
 
   /** Index of the first chunk after `index` that is no hole; infinity where there is none. */
@@ -93,7 +111,7 @@ export class MemoryMedium implements Medium {
     for (const [index, chunk] of this.#chunks) {
       const base = index * CHUNK;
       if (base >= end || base + CHUNK <= start) continue;
-      if (start <= base && base + CHUNK <= end) this.#chunks.delete(index);
+      if (start <= base && base + CHUNK <= end) this.#drop(index);
       else chunk.fill(0, Math.max(0, start - base), Math.min(CHUNK, end - base));
     }
   }

@@ -2,7 +2,7 @@
  * The commands of a device server that move or change data: READ, WRITE, VERIFY, WRITE SAME, UNMAP and
  * their like (SBC). Each holds the lock on its blocks from before it touches them until its last access.
  * Data moves in chunks of pool memory, two at most per command, so that the medium works on one while the
- * wire carries the other. Functions resolve with the command's transfer length in bytes.
+ * wire carries the other; what the medium can lend is sent from where it lies. Functions resolve with the command's transfer length in bytes.
  *
  * An aborted task stops at the next chunk; what it has written stays. No function settles while a buffer
  * of its own is in use.
@@ -269,26 +269,42 @@ function chunksOf(unit: ServedUnit, run: BlockRun): Generator<BlockRun> {
   return chunkRun(run, Math.max(1, CHUNK / unit.blockLength));
 }
 
-/** Reads ahead by one chunk while the chunk before is on the wire. */
+/**
+ * What the medium lends goes out from where it lies, all of it at once; the rest through the pool, read ahead by one chunk
+ * while the chunk before is on the wire. The caller's lock keeps what is lent as it is.
+ */
 async function sendBlocks({ unit, task, pool }: CommandContext, run: BlockRun): Promise<void> {
-  let sent: Promise<void> = Promise.resolve();
+  const { medium, blockLength } = unit;
+  const sending: Promise<void>[] = [];
+  let copied: Promise<void> = Promise.resolve();
   try {
-    for (const chunk of chunksOf(unit, run)) {
+    for (let done = 0; done < run.blocks; ) {
       task.signal.throwIfAborted();
-      const buffer = pool.acquire(chunk.blocks * unit.blockLength);
+      const lba = run.lba + done;
+      const lent = medium.lend?.(lba * blockLength, (run.blocks - done) * blockLength);
+      const offset = done * blockLength;
+      if (lent !== undefined) {
+        sending.push(noticed(task.sendDataIn(offset, lent)));
+        done += lent.length / blockLength;
+        continue;
+      }
+      const blocks = Math.min(run.blocks - done, Math.max(1, CHUNK / blockLength));
+      const buffer = pool.acquire(blocks * blockLength);
       try {
-        await readChunk(unit, chunk, buffer.bytes);
-        await sent;
+        await readChunk(unit, { lba, blocks }, buffer.bytes);
+        await copied;
       } catch (error) {
         buffer.release();
         throw error;
       }
-      sent = finish(task.sendDataIn((chunk.lba - run.lba) * unit.blockLength, buffer.bytes), buffer);
+      copied = finish(task.sendDataIn(offset, buffer.bytes), buffer);
+      sending.push(copied);
+      done += blocks;
     }
   } finally {
-    await Promise.allSettled([sent]);
+    await Promise.allSettled(sending);
   }
-  await sent;
+  await Promise.all(sending);
 }
 
 /** Receives the next chunk while `consume` has the one before. Resolves with the bytes of the run. */
@@ -323,9 +339,12 @@ async function receiveBlocks(
 
 /** Releases the buffer when `use` has settled. A rejection is reported to whoever awaits it next, so it is not unhandled meanwhile. */
 function finish(use: Promise<void>, buffer: PoolBuffer): Promise<void> {
-  const finished = use.finally(() => buffer.release());
-  finished.catch(() => {});
-  return finished;
+  return noticed(use.finally(() => buffer.release()));
+}
+
+function noticed(use: Promise<void>): Promise<void> {
+  use.catch(() => {});
+  return use;
 }
 
 async function receiveBlock({ unit, task }: CommandContext): Promise<Uint8Array> {

@@ -9,7 +9,7 @@ import { IserfsError } from '../../errors.ts';
 import type { ProviderName } from './provider.ts';
 
 /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-const INTERFACE_VERSION = 2;
+const INTERFACE_VERSION = 3;
 /** From `src/iser/rdma` and from `dist/iser/rdma` alike. */
 const ADDON_PATH = '../../../native/build/iserfs_rdma.node';
 const BUILD_HINT = 'Build it with `npm run build:native`.';
@@ -89,6 +89,9 @@ export interface AddonContext {
   ): void;
   postWrite(connection: number, id: number, tag: number, address: bigint, arena: number, offset: number, length: number): void;
   postRead(connection: number, id: number, tag: number, address: bigint, arena: number, offset: number, length: number): void;
+  /** What is posted until `uncork` may go out together then. */
+  cork(connection: number): void;
+  uncork(connection: number): void;
   /** `access`: 0 for remote write, 1 for remote read. Answers in `advertised`. */
   advertise(connection: number, access: number, arena: number, offset: number, length: number): void;
   revoke(connection: number, tag: number): void;
@@ -121,6 +124,8 @@ const methods = [
   'postSend',
   'postWrite',
   'postRead',
+  'cork',
+  'uncork',
   'advertise',
   'revoke',
   'close',

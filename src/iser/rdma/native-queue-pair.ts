@@ -1,7 +1,7 @@
 /**
  * A connection of the addon once it is established. Its first events wait until those who were promised
  * the queue pair have it: whatever they do before they give the event loop back is done before an event
- * comes. When the connection ends, what the provider did not complete, because it was posted while the
+ * comes. What is posted in one turn of the event loop goes out together at its end. When the connection ends, what the provider did not complete, because it was posted while the
  * end was on its way, completes as flushed.
  */
 
@@ -38,6 +38,7 @@ export class NativeQueuePair implements QueuePair {
   /** Whether there were completions since the last `batchEnded`. */
   #inBatch = false;
   #ended = false;
+  #isCorked = false;
 
   /** `report` takes what a handler throws. `onEnd`: the number names nothing from now on. */
   constructor(
@@ -70,18 +71,18 @@ export class NativeQueuePair implements QueuePair {
 
   postReceive(id: number, bytes: Uint8Array): void {
     const arena = this.#memory.idOf(bytes.buffer);
-    if (!this.#ended) this.#addon.postReceive(this.#number, id, arena, bytes.byteOffset, bytes.byteLength);
+    if (this.#mayPost()) this.#addon.postReceive(this.#number, id, arena, bytes.byteOffset, bytes.byteLength);
   }
 
   postSend(id: number, first: Uint8Array, second?: Uint8Array, invalidate?: number): void {
     const arena = this.#memory.idOf(first.buffer);
     if (second === undefined) {
-      if (!this.#ended) this.#addon.postSend(this.#number, id, invalidate, arena, first.byteOffset, first.byteLength);
+      if (this.#mayPost()) this.#addon.postSend(this.#number, id, invalidate, arena, first.byteOffset, first.byteLength);
       return;
     }
     const { byteOffset, byteLength } = second;
     const secondArena = this.#memory.idOf(second.buffer);
-    if (this.#ended) return;
+    if (!this.#mayPost()) return;
     this.#addon.postSend(
       this.#number,
       id,
@@ -97,12 +98,12 @@ export class NativeQueuePair implements QueuePair {
 
   postWrite(id: number, bytes: Uint8Array, { tag, address }: RemoteMemory): void {
     const arena = this.#memory.idOf(bytes.buffer);
-    if (!this.#ended) this.#addon.postWrite(this.#number, id, tag, address, arena, bytes.byteOffset, bytes.byteLength);
+    if (this.#mayPost()) this.#addon.postWrite(this.#number, id, tag, address, arena, bytes.byteOffset, bytes.byteLength);
   }
 
   postRead(id: number, bytes: Uint8Array, { tag, address }: RemoteMemory): void {
     const arena = this.#memory.idOf(bytes.buffer);
-    if (!this.#ended) this.#addon.postRead(this.#number, id, tag, address, arena, bytes.byteOffset, bytes.byteLength);
+    if (this.#mayPost()) this.#addon.postRead(this.#number, id, tag, address, arena, bytes.byteOffset, bytes.byteLength);
   }
 
   advertise(bytes: Uint8Array, access: 'remote-write' | 'remote-read'): Advertisement {
@@ -119,6 +120,19 @@ export class NativeQueuePair implements QueuePair {
 
   close(mode: 'orderly' | 'abrupt'): void {
     if (!this.#ended) this.#addon.close(this.#number, mode === 'abrupt');
+  }
+
+  /** Whether anything can be posted still. If so, it goes out with all else of this turn, and what completes by that is told soon after. */
+  #mayPost(): boolean {
+    if (this.#ended) return false;
+    if (this.#isCorked) return true;
+    this.#isCorked = true;
+    this.#addon.cork(this.#number);
+    setImmediate(() => {
+      this.#isCorked = false;
+      if (!this.#ended) this.#addon.uncork(this.#number);
+    });
+    return true;
   }
 
   /** Of the addon. `completion` is borrowed. */

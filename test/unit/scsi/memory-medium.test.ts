@@ -35,6 +35,34 @@ describe('memory medium', () => {
     expect(await medium.extentAt(0, 100)).toEqual({ length: 100, mapped: false });
   });
 
+  it('lends what was written from where it lies, a chunk at most, and no hole', async () => {
+    const medium = new MemoryMedium(1024 * 1024);
+    await medium.write(256 * 1024 - 2, Uint8Array.of(1, 2, 3));
+    expect(medium.lend(256 * 1024 - 2, 100)).toEqual(Uint8Array.of(1, 2));
+    expect(medium.lend(256 * 1024, 1)).toEqual(Uint8Array.of(3));
+    expect(medium.lend(512 * 1024, 1)).toBeUndefined();
+    expect(medium.lend(256 * 1024, 1024 * 1024)).toBeUndefined();
+  });
+
+  it('with a source of memory has its chunks there, and gives them back', async () => {
+    const arenas = new Set<ArrayBuffer>();
+    const medium = new MemoryMedium(1024 * 1024, {
+      allocate: (length) => {
+        const arena = new ArrayBuffer(length);
+        arenas.add(arena);
+        return arena;
+      },
+      free: (arena) => void arenas.delete(arena),
+    });
+    await medium.write(0, new Uint8Array(1024 * 1024).fill(1));
+    expect(arenas.size).toBe(4);
+    expect(arenas.has(medium.lend(0, 1)?.buffer as ArrayBuffer)).toBe(true);
+    await medium.discard(0, 512 * 1024);
+    expect(arenas.size).toBe(2);
+    await medium.close();
+    expect(arenas.size).toBe(0);
+  });
+
   it.each([-1, 0.5, 2 ** 53, Number.NaN])('has no size of %d', (size) => {
     expect(() => new MemoryMedium(size)).toThrow(expect.objectContaining({ code: 'bad-configuration' }) as Error);
   });

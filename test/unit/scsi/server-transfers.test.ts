@@ -95,6 +95,26 @@ describe('READ and WRITE', () => {
     expect(pool.bytesInUse).toBe(0);
   });
 
+  it('what the medium lends goes out without memory of the pool, and holes between it through the pool', async () => {
+    const medium = new MemoryMedium(4 * MiB);
+    const { pool, nexus } = await setUp({ medium });
+    const data = offsetPattern(0, MiB);
+    data.fill(0, 512 * 1024, 768 * 1024);
+    await medium.write(0, data.subarray(0, 512 * 1024));
+    await medium.write(768 * 1024, data.subarray(768 * 1024));
+    const ofPool: [number, number][] = [];
+    const outcome = await nexus.run(readCdb({ lba: 1, blocks: 2047, size: 10 }), {
+      onTransfer: (offset) => {
+        if (pool.bytesInUse > 0) ofPool.push([offset, pool.bytesInUse]);
+      },
+    });
+    expect(outcome).toMatchObject(good);
+    assertSameBytes(outcome.data, data.subarray(512));
+    // The hole's piece reaches into what lies behind it, and nothing is in use before it.
+    expect(ofPool[0]).toEqual([512 * 1024 - 512, 256 * 1024]);
+    expect(pool.bytesInUse).toBe(0);
+  });
+
   it('reads the next chunk while one is on the wire, and not a third', async () => {
     const { nexus, medium } = await setUp();
     const wire = gate();
