@@ -19,6 +19,7 @@ export const Errno = {
   ENOENT: constants.errno.ENOENT,
   ENOSPC: constants.errno.ENOSPC,
   ENOTDIR: constants.errno.ENOTDIR,
+  ENOTTY: constants.errno.ENOTTY,
   ENXIO: constants.errno.ENXIO,
   EOPNOTSUPP: constants.errno.EOPNOTSUPP,
   EPERM: constants.errno.EPERM,

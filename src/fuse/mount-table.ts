@@ -10,6 +10,8 @@ import { readFile } from 'node:fs/promises';
 export interface MountEntry {
   /** Unique among the mounts that exist; may be used again. */
   readonly id: number;
+  /** `major:minor` of what is mounted. */
+  readonly device: string;
   readonly mountpoint: string;
   /** Such as `ext4` or `fuse.iserfs`. */
   readonly fileSystemType: string;
@@ -27,11 +29,12 @@ export function parseMountTable(text: string): MountEntry[] {
   for (const line of text.split('\n')) {
     // id parent major:minor root mountpoint options [optional fields] - type source options
     const [before = '', after] = splitOnce(line, ' - ');
-    const [id, , , , mountpoint] = before.split(' ');
-    if (after === undefined || id === undefined || mountpoint === undefined) continue;
+    const [id, , device, , mountpoint] = before.split(' ');
+    if (after === undefined || id === undefined || device === undefined || mountpoint === undefined) continue;
     const [fileSystemType = '', source = ''] = after.split(' ');
     entries.push({
       id: Number(id),
+      device,
       mountpoint: unescapeOctal(mountpoint),
       fileSystemType: unescapeOctal(fileSystemType),
       source: unescapeOctal(source),

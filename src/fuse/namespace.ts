@@ -66,6 +66,12 @@ export class Namespace {
     return undefined;
   }
 
+  /** The entry `name` in the directory `directory`. */
+  child(directory: number, name: string): Entry | undefined {
+    const inode = this.#children.get(directory)?.get(name);
+    return inode === undefined ? undefined : this.#entries.get(inode);
+  }
+
   children(directory: DirectoryEntry): Entry[] {
     const entries: Entry[] = [];
     for (const inode of this.#children.get(directory.inode)?.values() ?? []) {

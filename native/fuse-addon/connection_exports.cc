@@ -1,0 +1,237 @@
+#include <cerrno>
+#include <cmath>
+#include <exception>
+
+#include "fuse-addon/connection.h"
+#include "fuse-addon/records.h"
+
+namespace iserfs::fuse_addon {
+
+namespace {
+
+/** Largest whole number that JavaScript counts to. */
+constexpr double maxWhole = 9007199254740991.0;
+
+double wholeFrom(Napi::Value value, const char* what, double least, double most) {
+  double number = 0;
+  if (napi_get_value_double(value.Env(), value, &number) != napi_ok) throw Napi::TypeError::New(value.Env(), std::string(what) + " must be a number");
+  if (!(number >= least && number <= most) || number != std::floor(number)) {
+    throw Napi::RangeError::New(value.Env(), std::string(what) + " is out of range");
+  }
+  return number;
+}
+
+std::uint64_t unsignedFrom(Napi::Value value, const char* what) { return static_cast<std::uint64_t>(wholeFrom(value, what, 0, maxWhole)); }
+
+std::uint32_t tokenFrom(Napi::Value value) { return static_cast<std::uint32_t>(wholeFrom(value, "the token", 0, UINT32_MAX)); }
+
+std::span<std::byte> bytesFrom(Napi::Value value, const char* what) {
+  napi_typedarray_type type{};
+  std::size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array) {
+    throw Napi::TypeError::New(value.Env(), std::string(what) + " must be a Uint8Array");
+  }
+  return {static_cast<std::byte*>(data), length};
+}
+
+constexpr std::uint32_t maxSlots = 65536;
+
+}  // namespace
+
+template <Napi::Value (Connection::*method)(const Napi::CallbackInfo&)>
+void Connection::exportMethod(Napi::Object& object, const char* name) {
+  const auto function = [self = shared_from_this()](const Napi::CallbackInfo& info) -> Napi::Value {
+    if (self->isClosed_) return info.Env().Undefined();
+    try {
+      return ((*self).*method)(info);
+    } catch (const Napi::Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw Napi::Error::New(info.Env(), error.what());
+    }
+  };
+  object.Set(name, Napi::Function::New(object.Env(), function, name));
+}
+
+Napi::Object Connection::exports(Napi::Env env) {
+  auto object = Napi::Object::New(env);
+  object.Set("records", records_.Value());
+  object.Set("names", names_.Value());
+  object.Set("scratch", scratch_.Value());
+  exportMethod<&Connection::answer>(object, "answer");
+  exportMethod<&Connection::answerOpen>(object, "answerOpen");
+  exportMethod<&Connection::answerScratch>(object, "answerScratch");
+  exportMethod<&Connection::answerData>(object, "answerData");
+  exportMethod<&Connection::addSlot>(object, "addSlot");
+  exportMethod<&Connection::takeSlot>(object, "takeSlot");
+  exportMethod<&Connection::setSize>(object, "setSize");
+  exportMethod<&Connection::drop>(object, "drop");
+  exportMethod<&Connection::show>(object, "show");
+  exportMethod<&Connection::hide>(object, "hide");
+  exportMethod<&Connection::takeHits>(object, "takeHits");
+  exportMethod<&Connection::hits>(object, "hits");
+  exportMethod<&Connection::forgetInode>(object, "forgetInode");
+  exportMethod<&Connection::forgetName>(object, "forgetName");
+  exportMethod<&Connection::figures>(object, "figures");
+  exportMethod<&Connection::closeNow>(object, "close");
+  return object;
+}
+
+/** (token, result, slot): `-errno`, 0, or what the request is answered with; the slot is lent again, -1 for none. */
+Napi::Value Connection::answer(const Napi::CallbackInfo& info) {
+  const auto token = tokenFrom(info[0]);
+  const auto result = wholeFrom(info[1], "the result", -4095, maxWhole);
+  const auto slot = wholeFrom(info[2], "the slot", -1, maxSlots);
+  const auto request = pending_.take(token);
+  if (slot >= 0) giveBack(static_cast<std::uint32_t>(slot));
+  if (!request.has_value()) return info.Env().Undefined();
+  if (result < 0) {
+    channel_->answer(request->unique, static_cast<int>(-result));
+  } else if (request->opcode == FUSE_WRITE) {
+    fuse_write_out fields{.size = static_cast<std::uint32_t>(std::min<double>(result, fuse::maxTransfer)), .padding = 0};
+    const iovec body{.iov_base = &fields, .iov_len = sizeof fields};
+    channel_->answer(request->unique, 0, {&body, 1});
+  } else if (request->opcode == FUSE_LSEEK) {
+    fuse_lseek_out fields{.offset = static_cast<std::uint64_t>(result)};
+    const iovec body{.iov_base = &fields, .iov_len = sizeof fields};
+    channel_->answer(request->unique, 0, {&body, 1});
+  } else {
+    channel_->answer(request->unique, 0);
+  }
+  return info.Env().Undefined();
+}
+
+/** (token, handle, flags) */
+Napi::Value Connection::answerOpen(const Napi::CallbackInfo& info) {
+  fuse_open_out fields{};
+  fields.fh = unsignedFrom(info[1], "the handle");
+  fields.open_flags = static_cast<std::uint32_t>(wholeFrom(info[2], "the flags", 0, UINT32_MAX));
+  const iovec body{.iov_base = &fields, .iov_len = sizeof fields};
+  if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {&body, 1});
+  return info.Env().Undefined();
+}
+
+/** (token, length): with the first bytes of `scratch`. */
+Napi::Value Connection::answerScratch(const Napi::CallbackInfo& info) {
+  const iovec body{.iov_base = scratchBytes_, .iov_len = static_cast<std::size_t>(wholeFrom(info[1], "the length", 0, scratchLength))};
+  if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {&body, 1});
+  return info.Env().Undefined();
+}
+
+/** (token, bytes...): the kernel has copied them when it returns. */
+Napi::Value Connection::answerData(const Napi::CallbackInfo& info) {
+  std::array<iovec, 8> few;
+  std::vector<iovec> many;
+  const auto count = info.Length() - 1;
+  iovec* pieces = few.data();
+  if (count > few.size()) {
+    many.resize(count);
+    pieces = many.data();
+  }
+  for (std::size_t i = 0; i < count; i++) {
+    const auto bytes = bytesFrom(info[i + 1], "the data");
+    pieces[i] = {.iov_base = bytes.data(), .iov_len = bytes.size()};
+  }
+  if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {pieces, count});
+  return info.Env().Undefined();
+}
+
+/** (number, bytes): lends a slot, until it comes with a write or from `takeSlot`. Its owner keeps the memory meanwhile. */
+Napi::Value Connection::addSlot(const Napi::CallbackInfo& info) {
+  const auto number = static_cast<std::uint32_t>(wholeFrom(info[0], "the slot", 0, maxSlots));
+  const auto bytes = bytesFrom(info[1], "the memory");
+  if (bytes.size() != fuse::maxTransfer) throw Napi::RangeError::New(info.Env(), "a slot is of 1 MiB");
+  if (number >= slots_.size()) slots_.resize(number + 1, nullptr);
+  slots_[number] = bytes.data();
+  giveBack(number);
+  return info.Env().Undefined();
+}
+
+void Connection::giveBack(std::uint32_t slot) {
+  if (slot >= slots_.size() || slots_[slot] == nullptr) throw std::invalid_argument("no such slot");
+  channel_->addSlot({.number = slot, .data = slots_[slot]});
+  pollAsNeeded();
+}
+
+Napi::Value Connection::takeSlot(const Napi::CallbackInfo& info) {
+  const auto slot = channel_->takeSlot();
+  if (slot.has_value()) slots_[*slot] = nullptr;
+  return Napi::Number::New(info.Env(), slot.has_value() ? static_cast<double>(*slot) : -1);
+}
+
+/** (inode, size) */
+Napi::Value Connection::setSize(const Napi::CallbackInfo& info) {
+  channel_->pages().setSize(unsignedFrom(info[0], "the inode"), unsignedFrom(info[1], "the size"));
+  return info.Env().Undefined();
+}
+
+/** (inode) */
+Napi::Value Connection::drop(const Napi::CallbackInfo& info) {
+  channel_->pages().drop(unsignedFrom(info[0], "the inode"));
+  return info.Env().Undefined();
+}
+
+/** (inode, offset, bytes) */
+Napi::Value Connection::show(const Napi::CallbackInfo& info) {
+  const auto offset = unsignedFrom(info[1], "the offset");
+  if (offset % fuse::pageLength != 0) throw Napi::RangeError::New(info.Env(), "the offset is within a page");
+  channel_->pages().show(unsignedFrom(info[0], "the inode"), offset, bytesFrom(info[2], "the pages"));
+  return info.Env().Undefined();
+}
+
+/** (inode, offset, length) */
+Napi::Value Connection::hide(const Napi::CallbackInfo& info) {
+  channel_->pages().hide(unsignedFrom(info[0], "the inode"), unsignedFrom(info[1], "the offset"), unsignedFrom(info[2], "the length"));
+  return info.Env().Undefined();
+}
+
+/** (inode, offsets): how many there are. */
+Napi::Value Connection::takeHits(const Napi::CallbackInfo& info) {
+  const auto inode = unsignedFrom(info[0], "the inode");
+  if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+    throw Napi::TypeError::New(info.Env(), "the offsets must be a Float64Array");
+  }
+  auto offsets = info[1].As<Napi::Float64Array>();
+  const auto count = channel_->pages().takeHits(inode, {offsets.Data(), offsets.ElementLength()});
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
+/** (inode) */
+Napi::Value Connection::hits(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(channel_->pages().hits(unsignedFrom(info[0], "the inode"))));
+}
+
+/** (inode, offset, length, id): an offset of -1 for the attributes alone, a length of 0 for all; the id comes back as `done`, but 0. */
+Napi::Value Connection::forgetInode(const Napi::CallbackInfo& info) {
+  notifier_->tell({.id = static_cast<std::uint32_t>(wholeFrom(info[3], "the id", 0, UINT32_MAX)),
+                   .inode = unsignedFrom(info[0], "the inode"),
+                   .offset = static_cast<std::int64_t>(wholeFrom(info[1], "the offset", -1, maxWhole)),
+                   .length = static_cast<std::int64_t>(wholeFrom(info[2], "the length", 0, maxWhole)),
+                   .name = {}});
+  return info.Env().Undefined();
+}
+
+/** (directory, name) */
+Napi::Value Connection::forgetName(const Napi::CallbackInfo& info) {
+  notifier_->tell({.inode = unsignedFrom(info[0], "the inode"), .name = info[1].As<Napi::String>().Utf8Value()});
+  return info.Env().Undefined();
+}
+
+Napi::Value Connection::figures(const Napi::CallbackInfo& info) {
+  auto object = Napi::Object::New(info.Env());
+  object.Set("isInitialised", channel_->isInitialised());
+  object.Set("mixesDirectIo", channel_->mixesDirectIo());
+  object.Set("unanswered", static_cast<double>(pending_.count()));
+  object.Set("freeSlots", static_cast<double>(channel_->freeSlots()));
+  object.Set("messagesRead", static_cast<double>(channel_->messagesRead()));
+  object.Set("readByGuard", static_cast<double>(guard_->messagesRead()));
+  return object;
+}
+
+Napi::Value Connection::closeNow(const Napi::CallbackInfo& info) {
+  close();
+  return info.Env().Undefined();
+}
+
+}  // namespace iserfs::fuse_addon
