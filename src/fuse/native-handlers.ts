@@ -295,7 +295,10 @@ export class NativeHandlers implements RequestHome {
 
   #control({ token, inode, length, flags }: Message): void {
     const entry = this.names.get(inode);
-    if (entry?.kind !== 'image' || flags !== BLKGETSIZE64 || length < 8) return this.#answer(token, -Errno.ENOTTY);
+    if (entry?.kind !== 'image' || flags !== BLKGETSIZE64 || length < 8) {
+      this.#answer(token, -Errno.ENOTTY);
+      return;
+    }
     const { scratch } = this.connection;
     scratch.fill(0, 0, IOCTL_HEAD);
     new BigUint64Array(scratch.buffer, scratch.byteOffset + IOCTL_HEAD, 1)[0] = BigInt(entry.size);

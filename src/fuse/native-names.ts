@@ -97,8 +97,11 @@ export class NativeNames {
 
   attributes(token: number, inode: number): void {
     const entry = this.#namespace.get(inode);
-    if (entry === undefined) return this.#connection.answer(token, -Errno.ENOENT, -1);
-    if (entry.kind !== 'text') return this.#answerAttributes(token, entry);
+    if (entry?.kind !== 'text') {
+      if (entry === undefined) this.#connection.answer(token, -Errno.ENOENT, -1);
+      else this.#answerAttributes(token, entry);
+      return;
+    }
     const answer = (length: number) => this.#answerAttributes(token, entry, length);
     // A text that cannot be made still has a name and attributes: its open says what is wrong.
     this.#texts.length(inode).then(answer, (error: unknown) => {
@@ -133,7 +136,10 @@ export class NativeNames {
   /** From `offset`, which is the number of lines before it, as much as fits in `length` bytes. */
   readDirectory(token: number, inode: number, handle: number, offset: number, length: number, plus: boolean): void {
     const directory = this.#namespace.get(inode);
-    if (directory?.kind !== 'directory') return this.#connection.answer(token, -Errno.ENOENT, -1);
+    if (directory?.kind !== 'directory') {
+      this.#connection.answer(token, -Errno.ENOENT, -1);
+      return;
+    }
     this.#looked(token, inode, () => {
       if (offset === 0) this.#directories.set(handle, this.#lines(directory));
       const lines = this.#directories.get(handle) ?? [];
@@ -163,7 +169,10 @@ export class NativeNames {
   /** Answers when it is known what is in the directory: now, where it is. */
   #looked(token: number, inode: number, answer: () => void): void {
     const directory = this.#namespace.get(inode);
-    if (directory?.kind !== 'directory' || directory.isDeferred !== true) return answer();
+    if (directory?.kind !== 'directory' || directory.isDeferred !== true) {
+      answer();
+      return;
+    }
     let expanding = this.#expanding.get(inode);
     if (expanding === undefined) {
       expanding = Promise.resolve()
