@@ -35,7 +35,7 @@ const needs = [
   need(
     'addon',
     ['libfuse2t64', 'libfuse2'],
-    'libfuse.so.2, which the FUSE addon (fuse-native) is linked to',
+    'libfuse.so.2, which fuse-native, the other FUSE host, is linked to',
     library('libfuse.so.2'),
   ),
   need('demo', ['e2fsprogs'], 'mkfs.ext4, which makes the file system on the demonstration LUN', program('mkfs.ext4', 'e2fsck')),
@@ -87,8 +87,8 @@ const needs = [
   need('rdma', ['gcc-12'], "the compiler of Debian's kernel, likewise", program('gcc-12')),
   need('rdma', ['libelf1t64', 'libelf1'], "libelf.so.1, which the kernel's build tools are linked to", library('libelf.so.1')),
   need('rdma', ['binutils'], 'strip, likewise', program('strip')),
-  need('rdma-compiler', ['g++'], 'a C++ compiler, for the RDMA addon', program('g++')),
-  need('rdma-compiler', ['make'], 'make, for the RDMA addon', program('make')),
+  need('own-compiler', ['g++'], 'a C++ compiler, for the FUSE and RDMA addons', program('g++')),
+  need('own-compiler', ['make'], 'make, likewise', program('make')),
   need('rdma-headers', ['libibverbs-dev'], "libibverbs' headers, for RDMA devices (verbs)", () =>
     existsSync('/usr/include/infiniband/verbs.h'),
   ),
@@ -105,9 +105,9 @@ const needs = [
     () => isProgram('clang++') || isProgram('clang++-14'),
   ),
   need('native-test', ['libclang-rt-dev', 'libclang-rt-14-dev'], "clang's libFuzzer", hasLibFuzzer),
-  need('compiler', ['gcc'], 'a C compiler, for the FUSE addon', program('cc')),
-  need('compiler', ['libc6-dev'], "the C library's headers, for the FUSE addon", () => existsSync('/usr/include/stdio.h')),
-  need('compiler', ['libfuse-dev'], "libfuse 2's headers, for the FUSE addon", () => existsSync('/usr/include/fuse/fuse.h')),
+  need('compiler', ['gcc'], 'a C compiler, for fuse-native', program('cc')),
+  need('compiler', ['libc6-dev'], "the C library's headers, for fuse-native", () => existsSync('/usr/include/stdio.h')),
+  need('compiler', ['libfuse-dev'], "libfuse 2's headers, for fuse-native", () => existsSync('/usr/include/fuse/fuse.h')),
 ];
 
 /**

@@ -5,10 +5,10 @@
  *
  *   node native/setup.mjs run|demo|test|rdma   npm dependencies, Debian packages up to that group, the addons, the build
  *   node native/setup.mjs bench                the same for the benchmark: what the tests need and some more
- *   node native/setup.mjs addon                only the addons: FUSE, compiled where no prebuilt one loads, and RDMA
+ *   node native/setup.mjs addon                only our own addons, FUSE and RDMA
  *   node native/setup.mjs native-test          only what the tests and fuzzers of the native code need
  *
- * Without the RDMA addon iserfs works over TCP: for `run` it is said in one line that it cannot be built, and no more.
+ * Without its own addons iserfs works over TCP, on fuse-native: for `run` it is said in one line that they cannot be built, and no more.
  *
  * Whatever it starts writes to a log file whose path is printed when something fails; its own lines go to stderr.
  */
@@ -18,9 +18,9 @@ import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { compileAddon, compilerNeeds, probeAddon } from './setup-addon.mjs';
+import { compileFuseNative, fuseNativeCompilerNeeds, probeFuseNative } from './setup-fuse-native.mjs';
+import { buildOwnAddons, ownAddonsAreCurrent, ownCompilerNeeds, verbsHeaderNeeds } from './setup-own-addons.mjs';
 import { installPackages, installsUnasked, missingNeeds } from './setup-packages.mjs';
-import { buildRdmaAddon, rdmaAddonIsCurrent, rdmaCompilerNeeds, verbsHeaderNeeds } from './setup-rdma-addon.mjs';
 import { runLogged, SetupError, say } from './setup-report.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -46,16 +46,18 @@ function main(what) {
   checkPlatform();
   installDependencies();
   if (what === 'native-test') {
-    installPackages([...missingNeeds(['native-test']), ...rdmaCompilerNeeds(), ...verbsHeaderNeeds()]);
+    installPackages([...missingNeeds(['native-test']), ...ownCompilerNeeds(), ...verbsHeaderNeeds()]);
     return;
   }
   const missing = missingNeeds(groupsOf(what));
-  const needsRdma = what !== 'run';
-  const rdmaIsCurrent = rdmaAddonIsCurrent(root);
-  if (needsRdma && !rdmaIsCurrent) missing.push(...rdmaCompilerNeeds(), ...verbsHeaderNeeds());
-  ensureAddon(missing);
-  if (needsRdma) ensureRdmaAddon();
-  else if (!rdmaIsCurrent) tryRdmaAddon();
+  const isNeeded = what !== 'run';
+  const isCurrent = ownAddonsAreCurrent(root);
+  if (isNeeded && !isCurrent) missing.push(...ownCompilerNeeds(), ...verbsHeaderNeeds());
+  // The tests run on both FUSE hosts.
+  if (groups.indexOf(what) >= groups.indexOf('test')) ensureFuseNative(missing);
+  else installPackages(missing);
+  if (isNeeded) ensureOwnAddons();
+  else if (!isCurrent && !tryOwnAddons()) ensureFuseNative([]);
   if (what !== 'addon') build();
 }
 
@@ -67,7 +69,7 @@ function checkPlatform() {
   }
 }
 
-/** Runs `npm ci` when node_modules is not what the lock file says. Install scripts stay off: the addon is built by `ensureAddon`. */
+/** Runs `npm ci` when node_modules is not what the lock file says. Install scripts stay off: addons are built below. */
 function installDependencies() {
   if (dependenciesMatchLock()) return;
   say('installing the npm dependencies (npm ci)');
@@ -108,44 +110,46 @@ function packagesOf(lockFile) {
 }
 
 /**
- * Makes the FUSE addon load, together with the other things that are missing, so that there is one list and one installation.
+ * Makes fuse-native load, together with the other things that are missing, so that there is one list and one installation.
  * @param {import('./setup-packages.mjs').Need[]} missing
  */
-function ensureAddon(missing) {
-  let state = probeAddon(root);
+function ensureFuseNative(missing) {
+  let state = probeFuseNative(root);
   const needs = [...missing];
   if (state.type === 'no-libfuse') needs.push(...missingNeeds(['addon']).filter((need) => !needs.includes(need)));
-  if (state.type === 'no-binary') needs.push(...compilerNeeds());
+  if (state.type === 'no-binary') needs.push(...fuseNativeCompilerNeeds());
   installPackages(needs);
-  if (state.type === 'no-libfuse') state = probeAddon(root);
+  if (state.type === 'no-libfuse') state = probeFuseNative(root);
   if (state.type === 'no-binary') {
-    say(`compiling the FUSE addon: fuse-native has no prebuilt binary that loads on ${process.arch}`);
-    compileAddon(root);
-    state = probeAddon(root);
+    say(`compiling fuse-native: it has no prebuilt binary that loads on ${process.arch}`);
+    compileFuseNative(root);
+    state = probeFuseNative(root);
   }
-  if (state.type !== 'loads') throw new SetupError(`the FUSE addon (fuse-native) does not load: ${state.reason}`);
+  if (state.type !== 'loads') throw new SetupError(`fuse-native does not load: ${state.reason}`);
 }
 
-/** Compiles the RDMA addon where it is not what the sources say. */
-function ensureRdmaAddon() {
-  if (rdmaAddonIsCurrent(root)) return;
-  say('compiling the RDMA addon (make -C native addon)');
-  buildRdmaAddon(root);
+/** Compiles our own addons where they are not what the sources say. */
+function ensureOwnAddons() {
+  if (ownAddonsAreCurrent(root)) return;
+  say('compiling the FUSE and RDMA addons (make -C native addon)');
+  buildOwnAddons(root);
 }
 
-/** The same for those who can do without: with what is there, where nothing can be installed without asking. */
-function tryRdmaAddon() {
+/** The same for those who can do without: with what is there, where nothing can be installed without asking. False where it failed. */
+function tryOwnAddons() {
   try {
     if (installsUnasked()) {
-      installPackages(rdmaCompilerNeeds());
+      installPackages(ownCompilerNeeds());
       tryVerbsHeaders();
     }
-    const missing = rdmaCompilerNeeds().map(({ packages }) => packages[0]);
-    if (missing.length > 0) throw new SetupError(`to build its addon, install ${missing.join(' and ')}`);
-    ensureRdmaAddon();
+    const missing = ownCompilerNeeds().map(({ packages }) => packages[0]);
+    if (missing.length > 0) throw new SetupError(`to build its addons, install ${missing.join(' and ')}`);
+    ensureOwnAddons();
+    return true;
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
-    say(`there is TCP only, without RDMA: ${error.message}`);
+    say(`there is TCP only, without RDMA, and the slower FUSE host: ${error.message}`);
+    return false;
   }
 }
 

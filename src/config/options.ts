@@ -45,6 +45,12 @@ export const mountOptions = {
   'allow-other': flag('Access', 'Other users may use the mount (see user_allow_other in /etc/fuse.conf)'),
   shared: flag('Access', 'Other hosts write these LUNs: answer nothing from a cache, write through'),
   'write-through': flag('Access', 'A write returns when the target has it, rather than close and fsync'),
+  'fuse-host': choice(
+    'Access',
+    ['auto', 'native', 'fuse-native'],
+    'auto',
+    'What serves the mount: native, our own, or the fuse-native package; auto is native where its addon is built',
+  ),
   'cache-size': size('64M', 'Memory for cached blocks, all LUNs together; 0 turns the cache off'),
   readahead: size('4M', 'How far each sequential reader is read ahead for; 0 turns it off'),
   'login-timeout': duration('5s', 'Give up on one connection and login after'),

@@ -12,12 +12,12 @@ import { describeAt, describeError, IserfsError } from '../errors.ts';
 import { type FuseHost, ROOT_INODE } from '../fuse/host.ts';
 import { checkFuse, prepareMountpoint } from '../fuse/mountpoint.ts';
 import { Operations } from '../fuse/operations.ts';
-import { mountPortable } from '../fuse/portable-host.ts';
 import { type TargetModel, Tree, type TreeChange } from '../fuse/tree.ts';
 import { BlockCache } from '../scsi/block-cache.ts';
 import { BufferPool } from '../scsi/buffer-pool.ts';
 import { SeveralErrors } from '../several-errors.ts';
 import { VERSION } from '../version.ts';
+import { chooseFuseHost, type FuseHostChoice } from './fuse-hosts.ts';
 import { LoginTurns } from './login-turns.ts';
 import type { MountedLun } from './mounted-lun.ts';
 import { attemptBound, MountedTarget } from './mounted-target.ts';
@@ -61,6 +61,7 @@ export class Mount {
   readonly #settings: MountSettings;
   readonly #context: MountContext;
   readonly #mountpoint: string;
+  readonly #fuse: FuseHostChoice;
   readonly #startedAt = new Date();
   readonly #startedMs = systemClock.now();
   readonly #transports: Transports;
@@ -87,10 +88,11 @@ export class Mount {
    * logged in. `signal` gives it up.
    */
   static async start(settings: MountSettings, context: MountContext, signal: AbortSignal): Promise<Mount> {
-    await checkFuse({ allowOther: settings.options['allow-other'], helpers: ['fusermount'] });
+    const fuse = chooseFuseHost(settings.options['fuse-host'], context.log);
+    await checkFuse({ allowOther: settings.options['allow-other'], helpers: [fuse.helper] });
     const { path, staleMountsRemoved } = await prepareMountpoint(settings.mountpoint);
     if (staleMountsRemoved > 0) context.log(`removed what a killed process had left mounted on ${path}`);
-    const mount = new Mount(settings, context, path);
+    const mount = new Mount(settings, context, { path, fuse });
     try {
       await mount.#bringUp(signal);
       signal.throwIfAborted();
@@ -102,11 +104,16 @@ export class Mount {
     }
   }
 
-  private constructor(settings: MountSettings, context: MountContext, mountpoint: string) {
+  private constructor(
+    settings: MountSettings,
+    context: MountContext,
+    { path, fuse }: { readonly path: string; readonly fuse: FuseHostChoice },
+  ) {
     const { options } = settings;
     this.#settings = settings;
     this.#context = context;
-    this.#mountpoint = mountpoint;
+    this.#mountpoint = path;
+    this.#fuse = fuse;
     this.#transports = new Transports(options, { log: context.log });
     this.#pool = new BufferPool(this.#transports.memory);
     const { cacheBytes, retainedLimit } = this.#transports.memoryBounds(options['cache-size']);
@@ -197,6 +204,7 @@ export class Mount {
         poolBytesInUse: this.#pool.bytesInUse,
         poolBytesAllocated: this.#pool.bytesAllocated,
       },
+      fuseHost: this.#fuse.name,
       openImages: this.#host?.openImages ?? 0,
       notes: this.#notes,
       targets: [...this.#targets.values()].map((target) => target.snapshot()),
@@ -256,7 +264,7 @@ export class Mount {
 
   async #attachHost(): Promise<void> {
     const { options } = this.#settings;
-    this.#host = await mountPortable({
+    this.#host = await this.#fuse.mount({
       mountpoint: this.#mountpoint,
       upcalls: this.#operations,
       uid: process.getuid?.() ?? 0,
@@ -265,6 +273,7 @@ export class Mount {
       readOnly: options['read-only'],
       source: 'iserfs',
       directIo: options.shared,
+      memory: this.#pool,
     });
     const targets = [...this.#targets.values()];
     this.#show(this.#tree.update({ targets: targets.map(modelOf) }, Date.now()), targets);

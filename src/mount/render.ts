@@ -46,6 +46,7 @@ export function renderMount(mount: MountSnapshot): Rendering {
           ? 'off'
           : `${formatSize(cache.bytes)} of ${formatSize(cache.capacity)} used, ${cache.evictions} evictions, ${formatSize(cache.poolBytesAllocated)} of data memory allocated`,
     },
+    field('FUSE host', 'fuseHost', mount.fuseHost),
     field('open images', 'openImages', mount.openImages),
     sessions(mount.targets),
     { key: 'notes', value: mount.notes, label: 'note', text: mount.notes },

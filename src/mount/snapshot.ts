@@ -16,6 +16,8 @@ export interface MountSnapshot {
   /** Option names and their values as people write them; no secrets. */
   readonly options: Readonly<Record<string, string>>;
   readonly cache: CacheSnapshot;
+  /** What serves the mount: `native` or `fuse-native`. */
+  readonly fuseHost: string;
   readonly openImages: number;
   /** What went wrong before there was a target to say it of: portals that did not answer, invalid names. */
   readonly notes: readonly string[];

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { IserfsError } from '../../src/errors.ts';
 import type { FuseHost } from '../../src/fuse/host.ts';
 import { Operations } from '../../src/fuse/operations.ts';
-import { mountPortable } from '../../src/fuse/portable-host.ts';
+import { mountNative } from '../../src/fuse/native-host.ts';
 import { Tree } from '../../src/fuse/tree.ts';
 import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
 import { MemoryImage } from '../support/memory-image.ts';
@@ -39,7 +39,7 @@ beforeEach(async () => {
   tree = new Tree({ allowOther: false, readOnly: false, shared: false });
   operations = new Operations({ render: async () => Buffer.from('text\n'), failed: () => {} });
   io = new IoChild();
-  host = await mountPortable({
+  host = await mountNative({
     mountpoint,
     upcalls: operations,
     uid: process.getuid?.() ?? 0,

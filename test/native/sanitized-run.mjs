@@ -1,31 +1,41 @@
 // @ts-check
 /**
- * Runs the tests of this folder on the addon under AddressSanitizer and UndefinedBehaviorSanitizer: `npm run test:asan`. In a copy of
- * the project, whose addon is the one with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the
+ * Runs the tests of this folder, and the contract of FUSE hosts, on the addons under AddressSanitizer and UndefinedBehaviorSanitizer:
+ * `npm run test:asan`. In a copy of the project, whose addons are the ones with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the
  * tests: Node does not free everything when it ends.
  */
 
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { buildSanitizedAddon } from '../../native/setup-rdma-addon.mjs';
+import { buildSanitizedAddons } from '../../native/setup-own-addons.mjs';
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const folder = mkdtempSync(join(tmpdir(), 'iserfs-sanitized-'));
 try {
-  const addon = buildSanitizedAddon(root);
+  const addons = buildSanitizedAddons(root);
   for (const name of ['src', 'test', 'dist', 'package.json', 'tsconfig.json', 'vitest.config.ts']) {
     cpSync(join(root, name), join(folder, name), { recursive: true });
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   mkdirSync(join(folder, 'native', 'build'), { recursive: true });
-  cpSync(addon, join(folder, 'native', 'build', 'iserfs_rdma.node'));
+  for (const addon of addons) cpSync(addon, join(folder, 'native', 'build', basename(addon)));
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
-  const args = [vitest, 'run', '--project', 'native', '--testTimeout', '60000', ...process.argv.slice(2)];
-  const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
-  process.exitCode = status ?? 1;
+  const chosen = process.argv.slice(2);
+  const runs =
+    chosen.length > 0
+      ? [chosen]
+      : [
+          ['--project', 'native'],
+          ['--project', 'mount', 'test/mount/native-host.test.ts'],
+        ];
+  for (const run of runs) {
+    const args = [vitest, 'run', '--testTimeout', '60000', ...run];
+    const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
+    if (status !== 0) process.exitCode = status ?? 1;
+  }
 } finally {
   rmSync(folder, { recursive: true });
 }

@@ -107,6 +107,7 @@ const mount: MountSnapshot = {
   uptimeMs: 3_725_000,
   options: { 'cache-size': '64 MiB', 'initiator-name': '' },
   cache: { capacity: 67_108_864, bytes: 1024, limboBytes: 0, evictions: 9, poolBytesInUse: 4096, poolBytesAllocated: 1_048_576 },
+  fuseHost: 'native',
   openImages: 1,
   notes: ['192.0.2.9:3260 does not answer'],
   targets: [target, broken],

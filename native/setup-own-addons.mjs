@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The RDMA addon: compiled from `native/` with make where it is missing or its sources have changed. It loads without any RDMA
- * library, and looks for libibverbs and librdmacm when verbs are asked for; only their headers decide whether it can.
+ * Our own addons, FUSE and RDMA: compiled from `native/` with make where they are missing or their sources have changed. Neither needs
+ * a library: the RDMA addon looks for libibverbs and librdmacm when verbs are asked for; only their headers decide whether it can.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -10,27 +10,30 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
-import { findHeaders, headersNeed } from './setup-addon.mjs';
+import { findHeaders, headersNeed } from './setup-fuse-native.mjs';
 import { missingNeeds } from './setup-packages.mjs';
 import { runLogged, SetupError } from './setup-report.mjs';
 
-/** Beside the addon: a digest of what it was built from; and what else it was compiled with, on which make lets the objects depend. */
+const fileNames = ['iserfs_fuse.node', 'iserfs_rdma.node'];
+/** Beside the addons: a digest of what they were built from; and what else they were compiled with, on which make lets the objects depend. */
 const stampName = '.built-from';
 const circumstancesName = 'compiled-with';
 
 /** @param {string} root */
-export function rdmaAddonIsCurrent(root) {
+export function ownAddonsAreCurrent(root) {
   const build = join(root, 'native', 'build');
   try {
-    return existsSync(addonIn(build)) && readFileSync(join(build, stampName), 'utf8') === stampOf(root);
+    return (
+      fileNames.every((name) => existsSync(join(build, name))) && readFileSync(join(build, stampName), 'utf8') === stampOf(root)
+    );
   } catch {
     return false;
   }
 }
 
-/** @returns {import('./setup-packages.mjs').Need[]} what compiling it needs and is not there */
-export function rdmaCompilerNeeds() {
-  return [...missingNeeds(['rdma-compiler']), ...headersNeed('the RDMA addon')];
+/** @returns {import('./setup-packages.mjs').Need[]} what compiling them needs and is not there */
+export function ownCompilerNeeds() {
+  return [...missingNeeds(['own-compiler']), ...headersNeed('the FUSE and RDMA addons')];
 }
 
 /** @returns {import('./setup-packages.mjs').Need[]} what verbs need to be compiled in, and is not there */
@@ -39,31 +42,32 @@ export function verbsHeaderNeeds() {
 }
 
 /**
- * Throws `SetupError` where it does not compile or does not load.
+ * Throws `SetupError` where one does not compile or does not load.
  * @param {string} root
  */
-export function buildRdmaAddon(root) {
+export function buildOwnAddons(root) {
   const build = join(root, 'native', 'build');
   const wanted = stampOf(root);
-  runMake(root, 'addon', ['WERROR='], 'the RDMA addon does not compile.');
-  const { status, signal, stderr } = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addonIn(build))})`], {
-    encoding: 'utf8',
-  });
-  if (status !== 0) {
+  runMake(root, 'addon', ['WERROR='], 'the addons do not compile.');
+  for (const name of fileNames) {
+    const { status, signal, stderr } = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(join(build, name))})`], {
+      encoding: 'utf8',
+    });
+    if (status === 0) continue;
     const reason = /^Error: .*$/m.exec(stderr)?.[0] ?? signal ?? `exit status ${status}`;
-    throw new SetupError(`the RDMA addon was compiled, but does not load: ${reason}`);
+    throw new SetupError(`${name} was compiled, but does not load: ${reason}`);
   }
   writeFileSync(join(build, stampName), wanted);
 }
 
 /**
- * The addon under AddressSanitizer and UndefinedBehaviorSanitizer, for the tests: made without tolerance for warnings.
+ * The addons under AddressSanitizer and UndefinedBehaviorSanitizer, for the tests: made without tolerance for warnings.
  * @param {string} root
- * @returns {string} its path
+ * @returns {string[]} their paths
  */
-export function buildSanitizedAddon(root) {
-  runMake(root, 'addon-asan', [], 'the RDMA addon does not compile with sanitizers.');
-  return join(root, 'native', 'build', 'asan-addon', 'iserfs_rdma.node');
+export function buildSanitizedAddons(root) {
+  runMake(root, 'addon-asan', [], 'the addons do not compile with sanitizers.');
+  return fileNames.map((name) => join(root, 'native', 'build', 'asan-addon', name));
 }
 
 /**
@@ -122,10 +126,5 @@ function circumstancesOf(root) {
 
 /** @param {string} path below native/ */
 function isSource(path) {
-  return path === 'Makefile' || /^(addon|iwarp|provider|verbs)\/.*\.(cc|h)$/.test(path);
-}
-
-/** @param {string} build */
-function addonIn(build) {
-  return join(build, 'iserfs_rdma.node');
+  return path === 'Makefile' || /^(addon|fuse|fuse-addon|iwarp|provider|verbs)\/.*\.(cc|h)$/.test(path);
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The FUSE addon: does fuse-native load here, and if it has no binary for this machine, compile it. It is one C file, so the
+ * The portable FUSE host's addon: does fuse-native load here, and if it has no binary for this machine, compile it. It is one C file, so the
  * compiler is called directly: no node-gyp, no make, no Python, and Node's headers come from the Node that runs this, not from
  * the network.
  */
@@ -17,7 +17,7 @@ import { runLogged, SetupError } from './setup-report.mjs';
  * @param {string} root
  * @returns {{ type: 'loads' } | { type: 'no-libfuse' | 'no-binary' | 'broken'; reason: string }}
  */
-export function probeAddon(root) {
+export function probeFuseNative(root) {
   const { status, stderr } = spawnSync(process.execPath, ['-e', "require('fuse-native')"], { cwd: root, encoding: 'utf8' });
   if (status === 0) return { type: 'loads' };
   const reason = /^Error: .*$/m.exec(stderr)?.[0] ?? `exit status ${status}`;
@@ -27,8 +27,8 @@ export function probeAddon(root) {
 }
 
 /** @returns {import('./setup-packages.mjs').Need[]} what compiling needs and is not there */
-export function compilerNeeds() {
-  return [...missingNeeds(['addon', 'compiler']), ...headersNeed('the FUSE addon')];
+export function fuseNativeCompilerNeeds() {
+  return [...missingNeeds(['addon', 'compiler']), ...headersNeed('fuse-native')];
 }
 
 /**
@@ -51,7 +51,7 @@ export function headersNeed(what) {
  * Compiles fuse-native's source to the place where it looks first.
  * @param {string} root
  */
-export function compileAddon(root) {
+export function compileFuseNative(root) {
   const headers = findHeaders();
   if (headers === undefined) throw new SetupError(`Node's headers (include/node/node_api.h) are not beside ${process.execPath}`);
   const require = createRequire(join(root, 'package.json'));
