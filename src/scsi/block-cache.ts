@@ -105,7 +105,7 @@ export class CachedDevice {
     this.#store = store;
     this.#id = store?.register() ?? 0;
     this.#readAhead = new ReadAhead(readahead);
-    this.#holes = new HoleSearch(device, { keeps: store !== undefined });
+    this.#holes = new HoleSearch(device, { keeps: () => store !== undefined });
     this.#unsubscribe =
       device.onChange?.((change) => {
         if (change.type === 'contents') this.invalidate();

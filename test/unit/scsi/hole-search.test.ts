@@ -28,7 +28,7 @@ class Mapped {
   }
 }
 
-const search = (device: Mapped, keeps = true) => new HoleSearch(device, { keeps });
+const search = (device: Mapped, keeps = true) => new HoleSearch(device, { keeps: () => keeps });
 
 describe('a search', () => {
   it.each([
@@ -70,7 +70,7 @@ describe('a search', () => {
 
   it('finds data only where the device tells nothing', async () => {
     const { info } = new Mapped('hh');
-    const holes = new HoleSearch({ info }, { keeps: true });
+    const holes = new HoleSearch({ info }, { keeps: () => true });
     expect([await holes.seek(5, 'data'), await holes.seek(5, 'hole')]).toEqual([5, 2000]);
   });
 });
@@ -98,6 +98,19 @@ describe('the last answer', () => {
     const device = new Mapped('hh');
     const holes = search(device);
     device.meanwhile = () => holes.forget();
+    await holes.seek(0, 'data');
+    await holes.seek(0, 'data');
+    expect(device.asked).toBe(2);
+  });
+
+  it('is not kept of a time when the device did not have all that was acknowledged', async () => {
+    const device = new Mapped('hh');
+    let hasAll = false;
+    const holes = new HoleSearch(device, { keeps: () => hasAll });
+    device.meanwhile = () => {
+      hasAll = true;
+    };
+    await holes.seek(0, 'data');
     await holes.seek(0, 'data');
     await holes.seek(0, 'data');
     expect(device.asked).toBe(2);
