@@ -57,6 +57,7 @@ const needs = [
     libraryFolders.some((folder) => existsSync(`${folder}/qemu/block-iscsi.so`)),
   ),
   need('test', ['util-linux'], 'unshare and setpriv, for tests as an unprivileged user', program('unshare', 'setpriv')),
+  need('test', ['python3'], 'python3, for lseek(2) with SEEK_HOLE, which Node has not', program('python3')),
   need('bench', ['fio'], 'fio, which reads and writes at random, so many at a time', program('fio')),
   need(
     'bench',

@@ -287,8 +287,9 @@ export class Operations implements FuseUpcalls {
     if (device.info.writeProtected) return -Errno.EROFS;
     if (device.zero === undefined) return -Errno.EOPNOTSUPP;
     if (offset + length > device.info.size) return -Errno.ENOSPC;
-    await handle.file.writesEnded();
-    await handle.file.track(handle, device.zero(offset, length, { mayUnmap, signal }), mayHaveSpoiltData);
+    const { zero } = device;
+    const zeroed = handle.file.writesEnded().then(() => zero.call(device, offset, length, { mayUnmap, signal }));
+    await handle.file.track(handle, zeroed, mayHaveSpoiltData);
     if (image.device !== device) image.open.deviceLost(lostWithDevice());
     return 0;
   }

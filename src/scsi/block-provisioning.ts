@@ -18,7 +18,7 @@
 
 import { errorCode, IserfsError } from '../errors.ts';
 import type { DeviceExtent } from './block-device.ts';
-import { type BlockRun, chunkRun } from './block-range.ts';
+import { type BlockRun, chunkRun, coveringBlocks } from './block-range.ts';
 import { type BufferPool, MAX_RUN } from './buffer-pool.ts';
 import type { Capacity } from './capacity.ts';
 import { encodeCdb } from './cdb.ts';
@@ -88,7 +88,7 @@ export class BlockProvisioning {
   pieceEnd(offset: number, end: number, mayUnmap: boolean): number {
     const device = this.#options.device();
     const { blockLength } = device.capacity;
-    const whole = { lba: Math.floor(offset / blockLength), blocks: Math.ceil((end - offset) / blockLength) };
+    const whole = coveringBlocks(offset, end - offset, blockLength);
     const gives = this.#methods(whole, mayUnmap).some((method) => givesBack(method));
     const { blocks } = alignedChunk(device, whole, Math.max(1, Math.floor((gives ? UNMAP_PIECE : PIECE) / blockLength)), gives);
     return Math.min(end, (whole.lba + blocks) * blockLength);

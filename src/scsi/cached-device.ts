@@ -73,7 +73,7 @@ export class CachedDevice {
     this.#pool = pool;
     this.#held = store === undefined ? undefined : { store, ranges: store.register() };
     this.#readAhead = new ReadAhead(store === undefined ? 0 : Math.min(readahead, Math.floor(store.capacity / 4)));
-    this.#holes = new HoleSearch(device, { keeps: store !== undefined });
+    this.#holes = new HoleSearch(device, { keeps: () => store !== undefined && this.stagedBytes === 0 });
     this.#staging = staged === 0 ? undefined : this.#makeStaging(staged);
     this.stage = this.#staging === undefined ? undefined : (...write) => this.#staging?.stage(...write);
     this.#unsubscribe =

@@ -23,6 +23,8 @@ export interface FileMediumOptions {
 }
 
 const ZEROS = new Uint8Array(256 * 1024);
+/** File systems give back whole pages only: for less, a process is not worth its while. */
+const PAGE = 4096;
 
 export class FileMedium implements Medium {
   readonly isVolatile = true;
@@ -100,7 +102,7 @@ export class FileMedium implements Medium {
   async discard(offset: number, length: number): Promise<void> {
     if (this.readOnly) throw new IserfsError('write-protected', `${this.#path} is open for reading only`);
     checkMediumRange(this.#size, offset, length);
-    if (this.isThin && (await punchHole(this.#handle, offset, length))) return;
+    if (this.isThin && holdsPage(offset, length) && (await punchHole(this.#handle, offset, length))) return;
     for (let done = 0; done < length; done += ZEROS.length) {
       await this.write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.length, length - done)));
     }
@@ -195,6 +197,10 @@ async function deviceSize(handle: FileHandle): Promise<number> {
     else high = middle;
   }
   return low * 512;
+}
+
+function holdsPage(offset: number, length: number): boolean {
+  return Math.ceil(offset / PAGE) * PAGE + PAGE <= offset + length;
 }
 
 /** Whether the hole could be punched. The file is handed over open, so that no path is looked up again. */

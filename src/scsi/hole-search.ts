@@ -13,19 +13,19 @@ const MOST_ANSWERS = 64;
 
 export class HoleSearch {
   readonly #device: Pick<BlockDevice, 'info' | 'extentsFrom'>;
-  readonly #keeps: boolean;
+  readonly #keeps: () => boolean;
   /** Ascending, without gaps. */
   #known: readonly DeviceExtent[] = [];
   /** Changes with each `forget`: an answer that was under way then is not kept. */
   #generation = 0;
 
-  /** `keeps`: nobody else writes to the device. */
-  constructor(device: Pick<BlockDevice, 'info' | 'extentsFrom'>, options: { readonly keeps: boolean }) {
+  /** `keeps`: whether an answer to what is asked now may be kept: nobody else writes to the device, and it has all that `forget` was called for. */
+  constructor(device: Pick<BlockDevice, 'info' | 'extentsFrom'>, options: { readonly keeps: () => boolean }) {
     this.#device = device;
     this.#keeps = options.keeps;
   }
 
-  /** To be called at the end of each write, and when anything else of the device may have changed. */
+  /** To be called when a write is acknowledged, and when anything else of the device may have changed. */
   forget(): void {
     this.#generation++;
     this.#known = [];
@@ -52,9 +52,10 @@ export class HoleSearch {
 
   async #ask(at: number, size: number, signal: AbortSignal | undefined): Promise<readonly DeviceExtent[]> {
     const generation = this.#generation;
+    const keeps = this.#keeps();
     const extents = (await this.#device.extentsFrom?.(at, signal === undefined ? {} : { signal })) ?? [];
     if (find(extents, at) === undefined) return [{ offset: at, length: size - at, isHole: false }];
-    if (this.#keeps && generation === this.#generation) this.#known = extents;
+    if (keeps && generation === this.#generation) this.#known = extents;
     return extents;
   }
 }

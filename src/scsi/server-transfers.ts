@@ -173,11 +173,22 @@ export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise
     if (run.blocks > 0) runs.push(run);
   }
   if (runs.length > unit.limits.maximumUnmapDescriptorCount) throw parameterListLengthError();
-  for (const run of runs) {
+  for (const run of joined(runs)) {
     task.signal.throwIfAborted();
     await locked(context, run, 'exclusive', () => discard(unit, run));
   }
   return list.length;
+}
+
+/** The same blocks in the fewest runs, ascending. */
+function joined(runs: readonly BlockRun[]): BlockRun[] {
+  const fewest: BlockRun[] = [];
+  for (const { lba, blocks } of [...runs].sort((one, other) => one.lba - other.lba)) {
+    const last = fewest.at(-1);
+    if (last === undefined || last.lba + last.blocks < lba) fewest.push({ lba, blocks });
+    else fewest[fewest.length - 1] = { lba: last.lba, blocks: Math.max(last.blocks, lba + blocks - last.lba) };
+  }
+  return fewest;
 }
 
 /** Most descriptors that GET LBA STATUS returns: whoever wants more asks on from the last one's end. */

@@ -2,6 +2,7 @@
  * An `ImageFile` in memory whose writes and flushes a test can hold and fail.
  */
 
+import { IserfsError } from '../../src/errors.ts';
 import type { ImageFile } from '../../src/fuse/operations.ts';
 import type { Lease } from '../../src/scsi/block-device.ts';
 import type { StageWrite } from '../../src/scsi/write-staging.ts';
@@ -73,6 +74,28 @@ export class MemoryImage implements ImageFile {
       );
       return this.room.shift();
     };
+  }
+
+  /** While true, ranges wait in `heldWrites` to be zeroed, until they are let go or given up. */
+  async zero(offset: number, length: number, options: { readonly signal?: AbortSignal }): Promise<void> {
+    if (this.holdsWrites) {
+      await new Promise<void>((succeed, fail) => {
+        this.heldWrites.push({ offset, succeed, fail });
+        options.signal?.addEventListener('abort', () => fail(new IserfsError('aborted', 'given up')));
+      });
+    }
+    if (this.writeFailures.length > 0) throw this.writeFailures.shift();
+    this.bytes.fill(0, offset, offset + length);
+  }
+
+  /** Runs of 512 zeros are holes. */
+  async seek(offset: number, what: 'data' | 'hole'): Promise<number | undefined> {
+    for (let at = offset; at < this.info.size; at = at - (at % 512) + 512) {
+      const block = at - (at % 512);
+      const isHole = this.bytes.subarray(block, block + 512).every((byte) => byte === 0);
+      if (isHole === (what === 'hole')) return at;
+    }
+    return what === 'hole' && offset < this.info.size ? this.info.size : undefined;
   }
 
   async flush(): Promise<void> {

@@ -28,6 +28,8 @@ export interface DiskOptions {
   /** Operation codes that the disk refuses, and VPD pages that it lacks (as `0x1200 | page`). */
   readonly refuses?: readonly number[];
   readonly writeProtected?: boolean;
+  /** LBPME, LBPRZ and LBPWS: WRITE SAME(16) gives space back. What it leaves behind goes to the cache as any write. */
+  readonly thin?: boolean;
 }
 
 /** A status to end a command with, instead of executing it. */
@@ -322,6 +324,11 @@ export class ScriptedPort implements ScsiPort {
         if (task.end > this.medium.length) return check(0x05, 0x21, 0x00);
         this.#store(task);
         return good(task.end - task.start);
+      case 0x93:
+        if (this.disk.thin !== true) return check(0x05, 0x20, 0x00);
+        if (task.end > this.medium.length) return check(0x05, 0x21, 0x00);
+        this.#store(task);
+        return good(this.disk.blockLength);
       case 0x35:
       case 0x91:
         for (const [lba, block] of this.#cache) this.medium.set(block, lba * this.disk.blockLength);
@@ -348,9 +355,11 @@ export class ScriptedPort implements ScsiPort {
   #store(task: Task): void {
     if (!task.isWrite || task.executed) return;
     task.executed = true;
-    const data = task.data ?? task.command.dataOut ?? new Uint8Array(0);
+    const sent = task.data ?? task.command.dataOut ?? new Uint8Array(0);
     const { blockLength } = this.disk;
-    const forced = ((task.command.cdb[1] ?? 0) & 0x08) !== 0;
+    const isSame = task.command.cdb[0] === 0x93;
+    const data = isSame ? Buffer.alloc(task.end - task.start, sent) : sent;
+    const forced = !isSame && ((task.command.cdb[1] ?? 0) & 0x08) !== 0;
     for (let at = 0; at < data.length; at += blockLength) {
       const lba = (task.start + at) / blockLength;
       const block = data.slice(at, at + blockLength);
@@ -378,6 +387,7 @@ export class ScriptedPort implements ScsiPort {
     const limits = new Uint8Array(60);
     new DataView(limits.buffer).setUint32(4, this.disk.maximumTransferBlocks ?? 0);
     if (blockLength > 0) bodies.set(0xb0, limits);
+    if (this.disk.thin === true) bodies.set(0xb2, Uint8Array.from([0, 0x44, 0x02, 0]));
     bodies.set(0x00, Uint8Array.from([0, ...[...bodies.keys()].filter((code) => !refuses.includes(0x1200 | code))]));
     const body = refuses.includes(0x1200 | page) ? undefined : bodies.get(page);
     if (body === undefined) return check(0x05, 0x24, 0x00);
@@ -410,6 +420,7 @@ export class ScriptedPort implements ScsiPort {
     const view = new DataView(data.buffer);
     view.setBigUint64(0, this.#lastLba);
     view.setUint32(8, this.disk.blockLength);
+    if (this.disk.thin === true) data[14] = 0xc0;
     return data;
   }
 
@@ -454,7 +465,8 @@ function accessOf(cdb: Uint8Array): { lba: number; blocks: number; isWrite: bool
       return { lba: view.getUint32(2), blocks: view.getUint16(7), isWrite: cdb[0] === 0x2a };
     case 0x88:
     case 0x8a:
-      return { lba: Number(view.getBigUint64(2)), blocks: view.getUint32(10), isWrite: cdb[0] === 0x8a };
+    case 0x93:
+      return { lba: Number(view.getBigUint64(2)), blocks: view.getUint32(10), isWrite: cdb[0] !== 0x88 };
     default:
       return undefined;
   }

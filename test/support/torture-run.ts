@@ -28,6 +28,8 @@ export interface Scenario {
   readonly faults: readonly Fault[];
   readonly resets?: 'work' | 'unsupported';
   readonly maximumTransferBlocks?: number;
+  /** Ranges are punched as well; the disk can give space back. */
+  readonly punches?: boolean;
   readonly operations: number;
 }
 
@@ -63,6 +65,7 @@ export class TortureRun {
   readonly problems: string[] = [];
   flushes = 0;
   reads = 0;
+  punches = 0;
   readonly #scenario: Scenario;
   readonly #random: SeededRandom;
   readonly #clock = new VirtualClock();
@@ -140,7 +143,8 @@ export class TortureRun {
       this.#remaining--;
       const dice = this.#random.fraction();
       const { offset, length } = this.#range(device.info.size);
-      if (dice < 0.45) await this.#write(device, offset, length);
+      if (dice < 0.15 && this.#scenario.punches === true) await this.#punch(device, offset, length);
+      else if (dice < 0.45) await this.#write(device, offset, length);
       else if (dice < 0.9) await this.#read(device, offset, length);
       else await this.#flush(device);
       cache.checkInvariants();
@@ -166,6 +170,18 @@ export class TortureRun {
       // Without DPOFUA a forced write ends after its flush, when others may have written the range again.
       await device.write(offset, data, { fua: this.#scenario.dpoFua === true && this.#random.fraction() < 0.1 });
       end('acknowledged');
+    } catch (error) {
+      end('failed');
+      this.#expectExcuse('write', error);
+    }
+  }
+
+  async #punch(device: CachedDevice, offset: number, length: number): Promise<void> {
+    const end = this.#history.begin(offset, new Uint8Array(length));
+    try {
+      await device.zero(offset, length, { mayUnmap: true });
+      end('acknowledged');
+      this.punches++;
     } catch (error) {
       end('failed');
       this.#expectExcuse('write', error);
@@ -282,5 +298,5 @@ export class TortureRun {
 }
 
 function isAccess(opcode: number): boolean {
-  return opcode === 0x28 || opcode === 0x2a;
+  return opcode === 0x28 || opcode === 0x2a || opcode === 0x93;
 }

@@ -46,6 +46,9 @@ const read = (handle: number, offset: number, length: number) => send(handle, { 
 const write = (handle: number, offset: number, data: Uint8Array) => send(handle, { op: 'write', offset, data });
 const flush = (handle: number) => send(handle, { op: 'flush' });
 const fsync = (handle: number) => send(handle, { op: 'fsync' });
+const zero = (handle: number, offset: number, length: number, mayUnmap = true) =>
+  send(handle, { op: 'zero', offset, length, mayUnmap });
+const seek = (handle: number, offset: number, what: 'data' | 'hole') => send(handle, { op: 'seek', offset, what });
 const release = (handle: number) => send(handle, { op: 'release' });
 const failure = (code: ConstructorParameters<typeof IserfsError>[0] = 'medium-error') => new IserfsError(code, `a ${code}`);
 
@@ -508,12 +511,6 @@ describe('requests', () => {
     expect(await read(1, 0, 10)).toBe(-errno.EIO);
   });
 
-  it('for zeros and holes are not supported', async () => {
-    await open(1);
-    expect(await send(1, { op: 'zero', offset: 0, length: 512, mayUnmap: true })).toBe(-errno.EOPNOTSUPP);
-    expect(await send(1, { op: 'seek', offset: 0, what: 'hole' })).toBe(-errno.EOPNOTSUPP);
-  });
-
   it('are drained when each has its answer', async () => {
     await open(1);
     await operations.drained();
@@ -531,5 +528,102 @@ describe('requests', () => {
 
   it('for texts go to the renderer', async () => {
     expect(Buffer.from(await operations.render(4)).toString()).toBe('body of 4');
+  });
+});
+
+describe('fallocate', () => {
+  beforeEach(() => open(1));
+
+  it('zeroes the range', async () => {
+    expect(await zero(1, 1000, 3000)).toBe(0);
+    expect(image.bytes.subarray(1000, 4000).every((byte) => byte === 0)).toBe(true);
+    expect(image.bytes[999]).not.toBe(0);
+  });
+
+  it('fails with ENOSPC beyond the end, and changes nothing', async () => {
+    expect(await zero(1, SIZE - 512, 1024)).toBe(-errno.ENOSPC);
+    expect(image.bytes[SIZE - 1]).not.toBe(0);
+  });
+
+  it('fails with EBADF on a handle for reading, EROFS where the device is write protected by now, ENXIO where it is gone', async () => {
+    await open(2, 'read');
+    expect(await zero(2, 0, 512)).toBe(-errno.EBADF);
+    image.info = { size: SIZE, writeProtected: true };
+    expect(await zero(1, 0, 512)).toBe(-errno.EROFS);
+    operations.detach(INODE);
+    expect(await zero(1, 0, 512)).toBe(-errno.ENXIO);
+  });
+
+  it('fails with EOPNOTSUPP where the device cannot', async () => {
+    operations.attach(INODE, Object.assign(image, { zero: undefined, seek: undefined }));
+    expect(await zero(1, 0, 512)).toBe(-errno.EOPNOTSUPP);
+    expect(await seek(1, 0, 'data')).toBe(-errno.EOPNOTSUPP);
+  });
+
+  it('waits for the writes that came before it', async () => {
+    image.holdsWrites = true;
+    const written = write(1, 0, Buffer.alloc(512, 1));
+    const zeroed = zero(1, 0, 512);
+    expect(await isPending(zeroed)).toBe(true);
+    image.holdsWrites = false;
+    image.heldWrites[0]?.succeed();
+    expect(await Promise.all([written, zeroed])).toEqual([512, 0]);
+    expect(image.bytes[0]).toBe(0);
+  });
+
+  it('is waited for by close and fsync', async () => {
+    image.holdsWrites = true;
+    const zeroed = zero(1, 0, 512);
+    const closed = flush(1);
+    const synced = fsync(1);
+    expect(await isPending(closed)).toBe(true);
+    expect(await isPending(synced)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    expect(await Promise.all([zeroed, closed, synced])).toEqual([0, 0, 0]);
+  });
+
+  it('that fails is told to all who have the image open', async () => {
+    await open(2);
+    image.writeFailures.push(failure());
+    expect(await zero(1, 0, 512)).toBe(-errno.EIO);
+    expect([await fsync(1), await fsync(2)]).toEqual([0, -errno.EIO]);
+  });
+
+  it('that is interrupted ends with EINTR, which concerns nobody else', async () => {
+    await open(2);
+    image.holdsWrites = true;
+    let result: number | undefined;
+    const done = (value: number) => {
+      result = value;
+    };
+    const request: FuseRequest = { op: 'zero', inode: INODE, handle: 1, offset: 0, length: 512, mayUnmap: true, done };
+    operations.requests([request]);
+    await new Promise((resolve) => setImmediate(resolve));
+    operations.interrupted(request);
+    await operations.drained();
+    expect(result).toBe(-errno.EINTR);
+    expect(await fsync(2)).toBe(0);
+  });
+});
+
+describe('lseek', () => {
+  it('finds data and holes, and ENXIO where there are none', async () => {
+    await open(1);
+    await zero(1, 1024, 2048);
+    await zero(1, SIZE - 512, 512);
+    expect(await seek(1, 0, 'hole')).toBe(1024);
+    expect(await seek(1, 1100, 'data')).toBe(3072);
+    expect(await seek(1, SIZE - 100, 'data')).toBe(-errno.ENXIO);
+  });
+
+  it('waits for the writes that came before it', async () => {
+    await open(1);
+    await zero(1, 0, SIZE);
+    image.holdsWrites = true;
+    const written = write(1, 4096, Buffer.alloc(512, 1));
+    const found = seek(1, 0, 'data');
+    expect(await isPending(found)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    expect(await Promise.all([written, found])).toEqual([512, 4096]);
   });
 });

@@ -727,3 +727,52 @@ describe('under random load', () => {
 function overlap(one: { offset: number; length: number }, other: { offset: number; length: number }): boolean {
   return one.offset < other.offset + other.length && other.offset < one.offset + one.length;
 }
+
+describe('zeros and holes', () => {
+  it('leave nothing old behind in the cache, also of reads that were under way', async () => {
+    const { device, cached } = bench();
+    await bytesOf(cached.read(0, 100_000));
+    // The read reaches the device before the range is zeroed, and ends after it.
+    device.holds = true;
+    const early = cached.read(100_000, 1000);
+    await settle();
+    device.holds = false;
+    Object.assign(device, {
+      zero: async (offset: number, length: number) => {
+        device.pending[0]?.finish();
+        device.bytes.fill(0, offset, offset + length);
+      },
+    });
+    await cached.zero(1000, 150_000, { mayUnmap: true });
+    await bytesOf(early);
+    expectBytes(await bytesOf(cached.read(0, 200_000)), device.bytes.subarray(0, 200_000));
+    expect(await cached.zero(4 * MIB - 1, 2, { mayUnmap: true }).catch(errorCode)).toBe('out-of-range');
+  });
+
+  it('are not had of a device that does not have them', async () => {
+    const { device, cached } = bench();
+    Object.assign(device, { zero: undefined, extentsFrom: undefined });
+    expect(await cached.zero(0, 512, { mayUnmap: true }).catch(errorCode)).toBe('unsupported');
+    expect([await cached.seek(7, 'data'), await cached.seek(7, 'hole')]).toEqual([7, 4 * MIB]);
+  });
+
+  it('are asked for again after a write and after the device was opened', async () => {
+    const { device, cached } = bench();
+    let asked = 0;
+    Object.assign(device, {
+      extentsFrom: async () => {
+        asked++;
+        return [{ offset: 0, length: device.info.size, isHole: true }];
+      },
+    });
+    expect(await cached.seek(0, 'hole')).toBe(0);
+    expect(await cached.seek(77, 'data')).toBeUndefined();
+    expect(asked).toBe(1);
+    await cached.write(0, new Uint8Array(1));
+    await cached.seek(0, 'hole');
+    expect(asked).toBe(2);
+    cached.opened();
+    await cached.seek(0, 'hole');
+    expect(asked).toBe(3);
+  });
+});

@@ -121,6 +121,21 @@ describe('file medium', () => {
     expect(statSync(path).size).toBe(1024 * 1024);
     await medium.close();
   });
+
+  it.each([
+    [0, 4096],
+    [4000, 4100],
+    [4000, 8192],
+    [100, 20],
+  ])('has zeros where %i + %i was discarded, also where that is no whole page', async (offset, length) => {
+    await using dir = Workdir.create();
+    const medium = await FileMedium.open({ path: dir.file('disk', new Uint8Array(65536).fill(1)), blockLength: 512 });
+    await medium.discard(offset, length);
+    const data = Buffer.alloc(65536);
+    await medium.read(0, data);
+    expect(Buffer.compare(data, Buffer.alloc(65536, 1).fill(0, offset, offset + length))).toBe(0);
+    await medium.close();
+  });
 });
 
 /** Whether the temporary folder's file system has holes. */

@@ -90,6 +90,26 @@ const scenarios: Record<string, Scenario> = {
     faults: ['give-up', 'crash', 'nexus-loss'],
     operations: 200,
   },
+  'a volatile cache and ranges that are punched': {
+    blockLength: 512,
+    blocks: 128,
+    volatileCache: true,
+    retainedLimit: 1024 * 1024,
+    cacheBytes: 64 * 1024,
+    faults: everyFault,
+    punches: true,
+    operations: 250,
+  },
+  'no volatile cache and ranges that are punched': {
+    blockLength: 512,
+    blocks: 128,
+    volatileCache: false,
+    retainedLimit: 1024 * 1024,
+    cacheBytes: 64 * 1024,
+    faults: ['nexus-loss'],
+    punches: true,
+    operations: 250,
+  },
   'a target without LOGICAL UNIT RESET': {
     blockLength: 512,
     blocks: 128,
@@ -115,6 +135,7 @@ const scriptedDisk: MakePort = ({ scenario, clock, random }) =>
       volatileCache: scenario.volatileCache,
       dpoFua: scenario.dpoFua ?? false,
       maximumTransferBlocks: scenario.maximumTransferBlocks ?? 0,
+      thin: scenario.punches ?? false,
     },
     latencyMs: () => random.fraction() * 4,
     reconnectMs: () => 5 + random.fraction() * 60,
@@ -159,6 +180,7 @@ describe.each(histories)('with %s', (_name, makePort, scenario) => {
     await run.complete();
     expect(run.problems, `seed ${seed}`).toEqual([]);
     expect(run.flushes, `seed ${seed}: flushes that succeeded`).toBeGreaterThan(0);
+    if (scenario.punches === true) expect(run.punches, `seed ${seed}: ranges that were punched`).toBeGreaterThan(0);
     expect(run.reads, `seed ${seed}: reads that succeeded`).toBeGreaterThan(0);
   });
 });

@@ -551,6 +551,12 @@ describe('UNMAP', () => {
     expect([...data].filter((_, index) => index % 512 === 0)).toEqual([1, 0, 0, 1, 1, 1, 0, 1]);
   });
 
+  it('gives ranges back together that touch or overlap, in whatever order they come', async () => {
+    const { nexus, medium } = await setUp();
+    expect(await run(nexus, unmapList([12, 2], [2, 2], [0, 2], [8, 4], [9, 1], [20, 1]))).toMatchObject(good);
+    expect(medium.calls).toEqual(['discard 0+2048', 'discard 4096+3072', 'discard 10240+512']);
+  });
+
   it('no blocks behind the last one are no error', async () => {
     const { nexus } = await setUp();
     expect(await run(nexus, unmapList([8192, 0]))).toMatchObject(good);
