@@ -148,12 +148,12 @@ describe('lseek on an image', () => {
     expect(await mapOf()).toEqual([0, SIZE, 'No such device or address']);
   });
 
-  it('lets cp make a sparse copy without reading the holes', async () => {
+  it('lets qemu-img make a sparse copy without reading the holes', async () => {
     await using workdir = Workdir.create();
     await fill();
     port.received.length = 0;
     const copy = workdir.join('copy');
-    await runSuccessfully('cp', ['--sparse=auto', image, copy]);
+    await runSuccessfully('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', image, copy]);
     const blocks = port.of(0x28).reduce((sum, { cdb }) => sum + new DataView(cdb.buffer).getUint16(7), 0);
     expect(blocks * 512, 'bytes read').toBeLessThanOrEqual(16 * MiB);
     await runSuccessfully('cmp', [image, copy]);
