@@ -167,7 +167,8 @@ async function canonicalPath(mountpoint: string, timeoutMs: number): Promise<str
 
 /** Whether nobody serves the mount any more. A server that is alive but slow is not stale. */
 async function isStale(path: string, timeoutMs: number): Promise<boolean> {
-  const result = await runCommand('stat', ['-c', '%F', '--', path], timeoutMs);
+  // What the kernel keeps of names and attributes outlives the server: of the file system it has to ask.
+  const result = await runCommand('stat', ['-f', '-c', '%T', '--', path], timeoutMs);
   return !result.timedOut && result.stderr.includes(NOT_CONNECTED);
 }
 
