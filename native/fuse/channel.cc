@@ -125,8 +125,9 @@ void Channel::take(std::vector<Message>& messages, std::size_t most) {
   const auto first = messages_.begin() + static_cast<std::ptrdiff_t>(firstMessage_);
   messages.assign(std::make_move_iterator(first), std::make_move_iterator(first + static_cast<std::ptrdiff_t>(count)));
   firstMessage_ += count;
-  if (firstMessage_ == messages_.size()) {
-    messages_.clear();
+  // What was taken goes when it is more than what is left.
+  if (firstMessage_ * 2 >= messages_.size()) {
+    messages_.erase(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(firstMessage_));
     firstMessage_ = 0;
   }
   queued_.store(messages_.size() - firstMessage_, std::memory_order_release);

@@ -53,7 +53,7 @@ void PageIndex::show(std::uint64_t inode, std::uint64_t offset, std::span<const 
       entry = bytes.data() + (page - first) * pageLength;
     }
   }
-  if (hasReplaced) waitForReaders(lock, inode, offset, endOf(offset, bytes.size()));
+  if (hasReplaced) waitForReaders(lock, inode, first * pageLength, end > UINT64_MAX / pageLength ? UINT64_MAX : end * pageLength);
 }
 
 void PageIndex::hide(std::uint64_t inode, std::uint64_t offset, std::uint64_t length) {
