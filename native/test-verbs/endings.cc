@@ -291,7 +291,8 @@ TEST_CASE("a message that is longer than its receive ends the connection") {
   MESSAGE("receiver: " << receiver.text << "; sender: " << sender.text);
   // siw (Linux 6.1) says that something was fatal at one end, and at the other not that a Terminate came.
   CHECK(receiver.code == (pair.isIwarp() ? FailureCode::reset : FailureCode::peerViolation));
-  if (!pair.isIwarp()) CHECK(sender.code == FailureCode::terminated);
+  // On a busy machine the news that the receiver is gone may overtake the error of the Send.
+  if (!pair.isIwarp()) CHECK((sender.code == FailureCode::terminated || sender.code == FailureCode::reset));
   for (std::size_t i = 100; i < 4096; i++) REQUIRE(*pair.target->at(i) == std::byte{0});
 }
 

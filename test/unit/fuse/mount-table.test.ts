@@ -12,7 +12,13 @@ const TABLE = [
 
 describe('the table of mounts', () => {
   it('is read with and without optional fields', () => {
-    expect(parseMountTable(TABLE)[0]).toEqual({ id: 36, mountpoint: '/mnt2', fileSystemType: 'ext3', source: '/dev/root' });
+    expect(parseMountTable(TABLE)[0]).toEqual({
+      id: 36,
+      device: '98:0',
+      mountpoint: '/mnt2',
+      fileSystemType: 'ext3',
+      source: '/dev/root',
+    });
     expect(parseMountTable(TABLE)).toHaveLength(4);
   });
 
