@@ -177,7 +177,7 @@ export class TortureRun {
   }
 
   async #punch(device: CachedDevice, offset: number, length: number): Promise<void> {
-    const end = this.#history.begin(offset, new Uint8Array(length));
+    const end = this.#history.begin(offset, new Uint8Array(length), 'zero');
     try {
       await device.zero(offset, length, { mayUnmap: true });
       end('acknowledged');

@@ -3,13 +3,15 @@
  * that random tests compare with. Time is a counter of events.
  *
  * A byte may read as the last write acknowledged before the read began, or as any write that was under
- * way at the same time, or as one that failed since then (a failed write leaves its range unknown).
+ * way at the same time, or as one that failed since then (a failed write leaves its range unknown). Of two writes that were
+ * under way at the same time the one that ended last has won; of a range that is zeroed and a write, either.
  */
 
 interface Write {
   readonly data: Uint8Array;
   readonly offset: number;
   readonly begun: number;
+  readonly isZeroing: boolean;
   /** Infinity while it is under way. */
   ended: number;
   failed: boolean;
@@ -35,11 +37,12 @@ export class WriteHistory {
   }
 
   /** Call what it returns when the write has ended; and once more with `failed` where it fails although it was acknowledged. */
-  begin(offset: number, data: Uint8Array): (outcome: 'acknowledged' | 'failed') => void {
+  begin(offset: number, data: Uint8Array, kind: 'write' | 'zero' = 'write'): (outcome: 'acknowledged' | 'failed') => void {
     const write: Write = {
       data: Uint8Array.from(data),
       offset,
       begun: this.tick(),
+      isZeroing: kind === 'zero',
       ended: Number.POSITIVE_INFINITY,
       failed: false,
     };
@@ -73,14 +76,20 @@ export class WriteHistory {
       if (write.begun <= until && write.data[at - write.offset] === value) return true;
     }
     const writes = this.#ended[Math.floor(at / STRETCH)] ?? [];
+    /** What ended before this was overwritten for certain, and every write by one that ended after it. */
+    let overwrittenAt = 0;
+    let writesAreOver = false;
     for (let index = writes.length - 1; index >= 0; index--) {
       const write = writes[index];
       const inside = at - (write?.offset ?? at + 1);
       if (write === undefined || write.begun > until || inside < 0 || inside >= write.data.length) continue;
+      if (write.ended <= overwrittenAt) return false;
+      if (writesAreOver && !write.isZeroing) continue;
       if (write.data[inside] === value) return true;
-      // Everything older was overwritten for certain by this one.
-      if (!write.failed && write.ended <= since) return false;
+      if (write.failed || write.ended > since) continue;
+      overwrittenAt = Math.max(overwrittenAt, write.begun);
+      writesAreOver ||= !write.isZeroing;
     }
-    return this.#initial[at] === value;
+    return overwrittenAt === 0 && this.#initial[at] === value;
   }
 }
