@@ -367,6 +367,25 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
         expect(upcalls.interruptions).toHaveLength(1);
       });
 
+      it('is told of after the request has come up, also where both came while the event loop was busy', async () => {
+        const held = hold(({ op }) => op === 'open' || op === 'read');
+        let wasUp: boolean | undefined;
+        upcalls.onInterrupted = (request) => {
+          wasUp = held.includes(request);
+        };
+        const reading = python(READ_WITH_SIGNALS, image);
+        await until(() => held.length > 0);
+        held[0]?.done(0);
+        // The child goes on to its read, and to the first signal in it.
+        for (const start = performance.now(); performance.now() - start < 500; );
+        await until(() => upcalls.interruptions.length > 0);
+        await until(() => held.length > 1);
+        const request = held[1];
+        if (request?.op === 'read') request.doneWith([upcalls.bytes.subarray(0, 4096)], () => {});
+        expect(await reading).toBe('4096');
+        expect(wasUp).toBe(true);
+      });
+
       it('kills whoever waits where the answer is EINTR', async () => {
         hold(({ op }) => op === 'read');
         upcalls.onInterrupted = (request) => {
