@@ -518,7 +518,8 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
         expect(kept).toHaveLength(2);
         for (const { data } of kept) expect(Buffer.alloc(65_536, 7).equals(data)).toBe(true);
         kept.pop()?.memory.release();
-        expect(pool.bytesInUse).toBeLessThanOrEqual(4 * MIB);
+        // One that is retained, one that is read into, two that wait, and what the last write may have brought or left.
+        expect(pool.bytesInUse).toBeLessThanOrEqual(6 * MIB);
         await io.close(descriptor);
         await io[Symbol.asyncDispose]();
         await host.unmount('lazy');
