@@ -109,10 +109,16 @@ export class NativeHandlers implements RequestHome {
   /** The first `count` records of the connection. */
   deliver(count: number): void {
     const batch: AnyNativeRequest[] = [];
+    /** Tokens of requests whose callers got a signal; the requests may be in this very batch. */
+    const interrupted: number[] = [];
     const { records } = this.connection;
     for (let at = 0; at < count; at++) {
       const first = at * RECORD_FIELDS;
       const token = records[first] as number;
+      if (records[first + 1] === Opcode.INTERRUPT) {
+        interrupted.push(token);
+        continue;
+      }
       try {
         const request = this.#take(records, first, at);
         if (request === undefined) continue;
@@ -124,6 +130,7 @@ export class NativeHandlers implements RequestHome {
       }
     }
     if (batch.length > 0) this.#send(batch);
+    for (const token of interrupted) this.#interrupt(token);
   }
 
   /** Sends the release of each image that is still open: the kernel drops those that come as the mount ends. */
@@ -175,9 +182,6 @@ export class NativeHandlers implements RequestHome {
         return undefined;
       case Opcode.RELEASEDIR:
         this.names.closeDirectory(token, message.handle);
-        return undefined;
-      case Opcode.INTERRUPT:
-        this.#interrupt(token);
         return undefined;
       case Opcode.OPEN:
         return this.#open(message);
@@ -307,7 +311,13 @@ export class NativeHandlers implements RequestHome {
 
   #interrupt(token: number): void {
     const request = this.#up.get(token);
-    if (request !== undefined) this.#options.upcalls.interrupted(request);
+    if (request === undefined) return;
+    try {
+      this.#options.upcalls.interrupted(request);
+    } catch (error) {
+      this.#failed(error);
+      request.fail();
+    }
   }
 
   #send(batch: readonly AnyNativeRequest[]): void {

@@ -4,9 +4,11 @@
  * answered when it is taken, and one that fails afterwards is told of later (file-handle.ts); close(2) waits for the
  * handle's writes, fsync(2) for all earlier writes of the image and then for the device's cache. Every
  * request is answered exactly once, and requests never wait for each other but where that is their
- * meaning. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
+ * meaning. Where the device is away, a read, an fsync or an open that got a signal is answered without waiting for it any longer, so
+ * that programs can be killed. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
  */
 
+import { type Clock, systemClock } from '../clock.ts';
 import { errorCode, IserfsError } from '../errors.ts';
 import type { Lease, SharedMemory } from '../scsi/block-device.ts';
 import type { StageWrite } from '../scsi/write-staging.ts';
@@ -47,7 +49,12 @@ export interface OperationsOptions {
   expand?(inode: number): Promise<void>;
   /** A request failed, and not by a mistake of its caller: for the log. */
   failed(error: unknown): void;
+  /** `systemClock` if absent. */
+  readonly clock?: Clock;
 }
+
+/** How long an interrupted request that cannot be aborted may still end by itself: programs with timers of signals do not expect EINTR of a disk. */
+const GIVE_UP_MS = 2_000;
 
 type Zero = FuseRequest & { readonly op: 'zero' };
 type Seek = FuseRequest & { readonly op: 'seek' };
@@ -76,15 +83,19 @@ export class Operations implements FuseUpcalls {
   readonly #images = new Map<number, Image>();
   /** By the host's number of the handle. */
   readonly #handles = new Map<number, OpenHandle>();
-  readonly #inFlight = new Set<Promise<void>>();
-  /** Requests that can be given up half way. */
+  readonly #clock: Clock;
+  readonly #inFlight = new Map<FuseRequest, Promise<void>>();
+  /** Requests whose work can be ended half way. */
   readonly #interruptible = new Map<FuseRequest, AbortController>();
+  /** Interrupted requests that only time ends: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
+  readonly #interruptions = new Map<FuseRequest, (() => void) | 'answered'>();
 
   constructor(options: OperationsOptions) {
     this.#options = options;
+    this.#clock = options.clock ?? systemClock;
   }
 
-  /** Requests that have no answer yet. */
+  /** Requests that have not ended: that have no answer yet, or whose answer was that nobody waits for them. */
   get requestsInFlight(): number {
     return this.#inFlight.size;
   }
@@ -110,17 +121,15 @@ export class Operations implements FuseUpcalls {
     if (image.open.handles.size === 0) this.#images.delete(inode);
   }
 
-  /** Resolves when every request that has come in is answered. */
+  /** Resolves when every request that has come in has ended. */
   async drained(): Promise<void> {
-    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight);
+    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight.values());
   }
 
   requests(batch: readonly FuseRequest[]): void {
     for (const request of batch) {
       const answered = this.#answer(request);
-      if (answered === undefined) continue;
-      this.#inFlight.add(answered);
-      void answered.finally(() => this.#inFlight.delete(answered));
+      if (answered !== undefined) this.#inFlight.set(request, answered);
     }
   }
 
@@ -134,6 +143,14 @@ export class Operations implements FuseUpcalls {
 
   interrupted(request: FuseRequest): void {
     this.#interruptible.get(request)?.abort();
+    const { op } = request;
+    if (op !== 'read' && op !== 'fsync' && op !== 'open') return;
+    if (!this.#inFlight.has(request) || this.#interruptions.has(request)) return;
+    const giveUp = () => {
+      this.#interruptions.set(request, 'answered');
+      request.done(-Errno.EINTR);
+    };
+    this.#interruptions.set(request, this.#clock.schedule(GIVE_UP_MS, giveUp));
   }
 
   /** A log that fails itself must not cost a request its answer. */
@@ -159,7 +176,29 @@ export class Operations implements FuseUpcalls {
   }
 
   async #answerLater(request: FuseRequest, answer: Promise<Answer>): Promise<void> {
-    give(request, await answer.catch((error: unknown) => this.#answerTo(error)));
+    let result: Answer;
+    try {
+      result = await answer;
+    } catch (error) {
+      result = this.#answerTo(error);
+      // Who asked for the flush was told nothing of it.
+      if (request.op === 'fsync' && this.#interruptions.get(request) === 'answered')
+        this.#handles.get(request.handle)?.handle.note(error);
+    }
+    const interruption = this.#interruptions.get(request);
+    this.#interruptions.delete(request);
+    // Before the answer: what is interrupted from then on needs none.
+    this.#inFlight.delete(request);
+    if (interruption === 'answered') return this.#takeBack(request, result);
+    interruption?.();
+    give(request, result);
+  }
+
+  /** Nobody waits for `result` any more. A handle whose open was given up is never released by the kernel. */
+  #takeBack(request: FuseRequest, result: Answer): void {
+    if (typeof result !== 'number') result.release();
+    const opened = request.op === 'open' && result === 0 ? this.#handles.get(request.handle) : undefined;
+    if (opened !== undefined) this.#forget(opened, request.handle);
   }
 
   #answerTo(error: unknown): number {

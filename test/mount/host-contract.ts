@@ -16,19 +16,23 @@ import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
 
 const { errno } = osConstants;
 
-const DIRECTORY = 2;
-const IMAGE = 3;
+export const DIRECTORY = 2;
+export const IMAGE = 3;
 const TEXT = 4;
 const READ_ONLY_IMAGE = 5;
-const SIZE = 4 * 1024 * 1024 + 512;
+export const SIZE = 4 * 1024 * 1024 + 512;
 
 /** Upcalls over one buffer, with hooks that a test sets. */
-class MemoryUpcalls implements FuseUpcalls {
+export class MemoryUpcalls implements FuseUpcalls {
   readonly bytes = new Uint8Array(SIZE);
   readonly seen: FuseRequest['op'][] = [];
   readonly accesses: string[] = [];
   readonly lengths: number[] = [];
   readonly failures: unknown[] = [];
+  readonly expanded: number[] = [];
+  readonly interruptions: FuseRequest[] = [];
+  onExpand: (inode: number) => Promise<void> = async () => {};
+  onInterrupted: (request: FuseRequest) => void = () => {};
   released = 0;
   renderings = 0;
   body: () => string = () => `rendering ${this.renderings}\n`;
@@ -51,9 +55,15 @@ class MemoryUpcalls implements FuseUpcalls {
     return Buffer.from(this.body());
   }
 
-  async expand(): Promise<void> {}
+  async expand(inode: number): Promise<void> {
+    this.expanded.push(inode);
+    await this.onExpand(inode);
+  }
 
-  interrupted(): void {}
+  interrupted(request: FuseRequest): void {
+    this.interruptions.push(request);
+    this.onInterrupted(request);
+  }
 
   failed(error: unknown): void {
     this.failures.push(error);
@@ -78,7 +88,7 @@ class MemoryUpcalls implements FuseUpcalls {
   }
 }
 
-const entries = (directIo: boolean): Entry[] => {
+export const entries = (directIo: boolean): Entry[] => {
   const common = { modifiedMs: Date.UTC(2020, 0, 2, 3, 4, 5) };
   const pageCache = directIo ? 'direct' : 'dropped-at-open';
   return [
@@ -90,7 +100,7 @@ const entries = (directIo: boolean): Entry[] => {
 };
 
 /** Polls `condition`; a test's own time limit ends it. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 

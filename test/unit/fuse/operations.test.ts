@@ -4,6 +4,7 @@ import { IserfsError } from '../../../src/errors.ts';
 import type { FuseRequest } from '../../../src/fuse/host.ts';
 import { Operations } from '../../../src/fuse/operations.ts';
 import { MemoryImage } from '../../support/memory-image.ts';
+import { VirtualClock } from '../../support/virtual-clock.ts';
 
 const { errno } = constants;
 const INODE = 9;
@@ -625,5 +626,161 @@ describe('lseek', () => {
     expect(await isPending(found)).toBe(true);
     image.heldWrites[0]?.succeed();
     expect(await Promise.all([written, found])).toEqual([512, 4096]);
+  });
+});
+
+describe('an interrupted request', () => {
+  let clock: VirtualClock;
+  /** The newest request that was sent. */
+  let sent: FuseRequest;
+  /** Ends what the device was asked. */
+  let end: (failure?: Error) => void;
+
+  beforeEach(() => {
+    clock = new VirtualClock();
+    operations = new Operations({
+      clock,
+      render: async () => Buffer.alloc(0),
+      failed: (error) => logged.push(error),
+    });
+    const requests = operations.requests.bind(operations);
+    operations.requests = (batch) => {
+      sent = batch.at(-1) as FuseRequest;
+      requests(batch);
+    };
+    operations.attach(INODE, image);
+  });
+
+  /** Has the next `method` of the device wait for `end`. */
+  function hold(method: 'read' | 'flush' | 'opened'): void {
+    const ended = new Promise<void>((resolve, reject) => {
+      end = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    if (method === 'read') {
+      const original = image.read.bind(image);
+      image.read = (offset, length) => ended.then(() => original(offset, length));
+    } else {
+      const original = image[method].bind(image);
+      image[method] = () => {
+        image[method] = original;
+        return ended.then(original);
+      };
+    }
+  }
+
+  it('that ends within two seconds has its own answer', async () => {
+    await open(1);
+    hold('read');
+    const reading = read(1, 0, 10);
+    operations.interrupted(sent);
+    await clock.advance(1_999);
+    expect(await isPending(reading)).toBe(true);
+    end();
+    expect(await reading).toEqual(Buffer.from(image.bytes.subarray(0, 10)));
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('has one answer, EINTR, after two seconds, however often it is interrupted', async () => {
+    await open(1);
+    hold('read');
+    const reading = read(1, 0, 10);
+    operations.interrupted(sent);
+    await clock.advance(1_000);
+    operations.interrupted(sent);
+    await clock.advance(1_000);
+    expect(await reading).toBe(-errno.EINTR);
+    operations.interrupted(sent);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it('gives the lease back that comes for a read after EINTR, and has not ended before', async () => {
+    await open(1);
+    hold('read');
+    const reading = read(1, 0, 10);
+    operations.interrupted(sent);
+    await clock.advance(2_000);
+    expect(await reading).toBe(-errno.EINTR);
+    expect(operations.requestsInFlight).toBe(1);
+    end();
+    await operations.drained();
+    expect(image.leases).toBe(0);
+    expect(answers).toBe(2);
+    expect(await isPending(operations.drained())).toBe(false);
+  });
+
+  it('logs the failure of a read after EINTR, and answers nothing more', async () => {
+    await open(1);
+    hold('read');
+    const reading = read(1, 0, 10);
+    operations.interrupted(sent);
+    await clock.advance(2_000);
+    await reading;
+    const error = failure();
+    end(error);
+    await operations.drained();
+    expect(logged).toEqual([error]);
+    expect(answers).toBe(2);
+  });
+
+  it('tells the next fsync of the failure of a flush after EINTR, once', async () => {
+    await open(1);
+    hold('flush');
+    const syncing = fsync(1);
+    operations.interrupted(sent);
+    await clock.advance(2_000);
+    expect(await syncing).toBe(-errno.EINTR);
+    end(failure());
+    await operations.drained();
+    expect(await fsync(1)).toBe(-errno.EIO);
+    expect(await fsync(1)).toBe(0);
+  });
+
+  it('lets the next fsync succeed where the flush does after EINTR', async () => {
+    await open(1);
+    hold('flush');
+    const syncing = fsync(1);
+    operations.interrupted(sent);
+    await clock.advance(2_000);
+    expect(await syncing).toBe(-errno.EINTR);
+    end();
+    await operations.drained();
+    expect(await fsync(1)).toBe(0);
+  });
+
+  it('that was to open leaves no handle behind, however the device ends it', async () => {
+    for (const failed of [undefined, failure()]) {
+      image.hooks.length = 0;
+      hold('opened');
+      const opening = open(1);
+      operations.interrupted(sent);
+      await clock.advance(2_000);
+      expect(await opening).toBe(-errno.EINTR);
+      end(failed);
+      await operations.drained();
+      expect(image.hooks.at(-1) ?? 'closed').toBe('closed');
+      expect(await read(1, 0, 10)).toBe(-errno.EBADF);
+    }
+  });
+
+  it('that writes, or closes, is not given up', async () => {
+    await open(1);
+    image.holdsWrites = true;
+    const writing = write(1, 0, Buffer.alloc(10));
+    operations.interrupted(sent);
+    const closing = flush(1);
+    operations.interrupted(sent);
+    await clock.advance(60_000);
+    expect(await isPending(writing)).toBe(true);
+    expect(await isPending(closing)).toBe(true);
+    image.heldWrites[0]?.succeed();
+    expect(await writing).toBe(10);
+    expect(await closing).toBe(0);
+  });
+
+  it('that has its answer already is left alone', async () => {
+    await open(1);
+    await read(1, 0, 10);
+    operations.interrupted(sent);
+    expect(clock.pendingTimers).toBe(0);
   });
 });
