@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Runs the tests of this folder, and the contract of FUSE hosts, on the addons under AddressSanitizer and UndefinedBehaviorSanitizer:
+ * Runs the tests of this folder on the addons under AddressSanitizer and UndefinedBehaviorSanitizer:
  * `npm run test:asan`. In a copy of the project, whose addons are the ones with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the
  * tests: Node does not free everything when it ends.
  */
@@ -23,19 +23,9 @@ try {
   mkdirSync(join(folder, 'native', 'build'), { recursive: true });
   for (const addon of addons) cpSync(addon, join(folder, 'native', 'build', basename(addon)));
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
-  const chosen = process.argv.slice(2);
-  const runs =
-    chosen.length > 0
-      ? [chosen]
-      : [
-          ['--project', 'native'],
-          ['--project', 'mount', 'test/mount/native-host.test.ts'],
-        ];
-  for (const run of runs) {
-    const args = [vitest, 'run', '--testTimeout', '60000', ...run];
-    const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
-    if (status !== 0) process.exitCode = status ?? 1;
-  }
+  const args = [vitest, 'run', '--project', 'native', '--testTimeout', '60000', ...process.argv.slice(2)];
+  const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
+  process.exitCode = status ?? 1;
 } finally {
   rmSync(folder, { recursive: true });
 }
