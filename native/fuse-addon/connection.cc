@@ -29,7 +29,12 @@ void Connection::start(Napi::Env env) {
   handles_ = LoopHandles::open(loop, channel_->device(), [this] { onReadable(); }, [this] { onWake(); });
   const auto wake = [handles = handles_] { handles->wake(); };
   notifier_.emplace(channel_, wake);
-  guard_.emplace(*channel_, wake);
+  try {
+    guard_.emplace(*channel_, wake);
+  } catch (...) {
+    close();
+    throw;
+  }
   const auto endOfEnvironment = [](napi_async_cleanup_hook_handle, void* data) { static_cast<Connection*>(data)->close(); };
   if (napi_add_async_cleanup_hook(env, endOfEnvironment, this, &cleanup_) != napi_ok) {
     close();

@@ -18,7 +18,6 @@ LoopHandles* LoopHandles::open(uv_loop_t* loop, int descriptor, std::function<vo
     error = uv_async_init(loop, &handles->async_, [](uv_async_t* handle) { static_cast<LoopHandles*>(handle->data)->onWake_(); });
     if (error == 0) {
       handles->open_++;
-      uv_unref(reinterpret_cast<uv_handle_t*>(&handles->async_));
       handles->poll(true);
       return handles;
     }

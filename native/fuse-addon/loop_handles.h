@@ -1,4 +1,7 @@
-/** A descriptor in the environment's event loop, and a way for other threads to wake it. What knows libuv; it holds the loop open. */
+/**
+ * A descriptor in the environment's event loop, and a way for other threads to wake it. What knows libuv. It holds the loop open until
+ * `close`, also while nothing is polled: what another thread has left may be all that there is to do.
+ */
 #pragma once
 
 #include <uv.h>
