@@ -23,6 +23,7 @@ import {
   ZeroRequest,
 } from './native-requests.ts';
 import type { NativeSlots } from './native-slots.ts';
+import { accessOf } from './open-access.ts';
 import { TextBodies } from './text-bodies.ts';
 
 /** Opcodes of linux/fuse.h. */
@@ -340,16 +341,5 @@ export class NativeHandlers implements RequestHome {
   #newHandle(): number {
     this.#lastHandle++;
     return this.#lastHandle;
-  }
-}
-
-function accessOf(flags: number): 'read' | 'write' | 'read-write' {
-  switch (flags & (constants.O_RDONLY | constants.O_WRONLY | constants.O_RDWR)) {
-    case constants.O_RDONLY:
-      return 'read';
-    case constants.O_WRONLY:
-      return 'write';
-    default:
-      return 'read-write';
   }
 }

@@ -6,7 +6,6 @@
  * and its end are `portable-host.ts`.
  */
 
-import { constants } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import type Fuse from 'fuse-native';
 import { IserfsError } from '../errors.ts';
@@ -14,6 +13,7 @@ import { attributesOf, statfsOf } from './attributes.ts';
 import { Errno, errnoOf } from './errno.ts';
 import type { Entry, FuseHostOptions, FuseRequest } from './host.ts';
 import { Namespace } from './namespace.ts';
+import { accessOf } from './open-access.ts';
 import { TextBodies } from './text-bodies.ts';
 
 /** A result as the package takes it (0, `-errno` or bytes), with the values that go with it. */
@@ -279,15 +279,4 @@ export class PortableHandlers {
 /** chown(2) passes -1 for an id that is to stay as it is. */
 function isUnchanged(id: number, owner: number): boolean {
   return id === owner || id === 0xffff_ffff;
-}
-
-function accessOf(flags: number): 'read' | 'write' | 'read-write' {
-  switch (flags & (constants.O_RDONLY | constants.O_WRONLY | constants.O_RDWR)) {
-    case constants.O_RDONLY:
-      return 'read';
-    case constants.O_WRONLY:
-      return 'write';
-    default:
-      return 'read-write';
-  }
 }
