@@ -55,6 +55,10 @@ const LOGOUT_MS = 5000;
 const SAME_FAILURE_MS = 60_000;
 /** Of each LUN, written and not at the target yet. */
 const MOST_STAGED_BYTES = 16 * 1024 * 1024;
+/** MiB that the pool keeps in reserve: a cache that is dropped at open, and retained writes that a flush frees, come back at once. */
+const IDLE_ARENAS = 160;
+/** What nobody needed for so long goes back to the system. */
+const TRIM_MS = 10_000;
 const LOST = 'what was written may not be on stable storage';
 
 export class Mount {
@@ -67,6 +71,7 @@ export class Mount {
   readonly #transports: Transports;
   readonly #turns = new LoginTurns({ clock: systemClock });
   readonly #pool: BufferPool;
+  readonly #trimming: NodeJS.Timeout;
   readonly #cache: BlockCache;
   readonly #retainedLimit: number | undefined;
   readonly #tree: Tree;
@@ -115,7 +120,9 @@ export class Mount {
     this.#mountpoint = path;
     this.#fuse = fuse;
     this.#transports = new Transports(options, { log: context.log });
-    this.#pool = new BufferPool(this.#transports.memory);
+    this.#pool = new BufferPool(this.#transports.memory, { idleArenas: IDLE_ARENAS });
+    this.#trimming = setInterval(() => this.#pool.trim(), TRIM_MS);
+    this.#trimming.unref();
     const { cacheBytes, retainedLimit } = this.#transports.memoryBounds(options['cache-size']);
     this.#retainedLimit = retainedLimit;
     this.#cache = new BlockCache({
@@ -338,6 +345,7 @@ export class Mount {
   }
 
   async #closeTargets(): Promise<void> {
+    clearInterval(this.#trimming);
     await Promise.all([...this.#targets.values()].map((target) => target.close()));
   }
 }

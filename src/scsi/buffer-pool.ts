@@ -27,8 +27,16 @@ export interface PoolBuffer {
 export const MAX_RUN = 1024 * 1024;
 /** Runs are a power of two long, at least this. */
 const MIN_RUN = 4096;
-/** Arenas that are kept when nothing uses them, so that a steady load does not allocate: what retained writes take before a SYNCHRONIZE CACHE frees them all at once. */
+/** Arenas that are kept when nothing uses them, if nothing else is said. */
 const IDLE_ARENAS = 32;
+
+export interface BufferPoolOptions {
+  /**
+   * Most arenas that are kept when nothing uses them, so that a steady load does not allocate: new memory costs page faults,
+   * and the garbage collector takes a stream of it for a reason to run. Who keeps many is to call `trim`.
+   */
+  readonly idleArenas?: number;
+}
 
 const ordinaryMemory: ArenaSource = { allocate: (length) => new ArrayBuffer(length), free: () => {} };
 
@@ -41,14 +49,18 @@ interface Arena {
 
 export class BufferPool {
   readonly #source: ArenaSource;
+  readonly #idleArenas: number;
   /** Per run length: arenas of that length that have a free run. */
   readonly #available = new Map<number, Set<Arena>>();
   readonly #idle: Arena[] = [];
   readonly #buffers = new Set<ArrayBufferLike>();
   #bytesInUse = 0;
+  /** Fewest idle arenas since the last `trim`: so many were not needed. */
+  #leastIdle = 0;
 
-  constructor(source: ArenaSource = ordinaryMemory) {
+  constructor(source: ArenaSource = ordinaryMemory, { idleArenas = IDLE_ARENAS }: BufferPoolOptions = {}) {
     this.#source = source;
+    this.#idleArenas = idleArenas;
     for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Set());
   }
 
@@ -91,10 +103,17 @@ export class BufferPool {
     };
   }
 
+  /** Frees what has been idle ever since the last call. To be called from time to time. */
+  trim(): void {
+    for (const arena of this.#idle.splice(0, this.#leastIdle)) this.#free(arena);
+    this.#leastIdle = this.#idle.length;
+  }
+
   #arenaFor(runLength: number): Arena {
     const available = this.#available.get(runLength) as Set<Arena>;
     for (const arena of available) return arena;
     let arena = this.#idle.pop();
+    this.#leastIdle = Math.min(this.#leastIdle, this.#idle.length);
     if (arena === undefined) {
       arena = { buffer: this.#source.allocate(MAX_RUN), runLength, freeOffsets: [] };
       this.#buffers.add(arena.buffer);
@@ -115,12 +134,16 @@ export class BufferPool {
       return;
     }
     available.delete(arena);
-    if (this.#idle.length < IDLE_ARENAS) {
+    if (this.#idle.length < this.#idleArenas) {
       this.#idle.push(arena);
       return;
     }
-    this.#buffers.delete(arena.buffer);
-    this.#source.free(arena.buffer);
+    this.#free(arena);
+  }
+
+  #free({ buffer }: Arena): void {
+    this.#buffers.delete(buffer);
+    this.#source.free(buffer);
   }
 }
 

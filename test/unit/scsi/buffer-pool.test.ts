@@ -78,6 +78,23 @@ describe('buffer pool', () => {
     expect(pool.bytesAllocated).toBe(32 * MAX_RUN);
   });
 
+  it('keeps as many idle arenas as it was told, until a trim finds that nobody came back for them', () => {
+    const source = new CountingSource();
+    const pool = new BufferPool(source, { idleArenas: 40 });
+    const buffers = Array.from({ length: 50 }, () => pool.acquire(MAX_RUN));
+    for (const buffer of buffers) buffer.release();
+    expect(source.live.size).toBe(40);
+    pool.trim(); // they were in use since the last one
+    expect(source.live.size).toBe(40);
+    const some = Array.from({ length: 10 }, () => pool.acquire(MAX_RUN));
+    for (const buffer of some) buffer.release();
+    pool.trim();
+    expect(source.live.size).toBe(10);
+    pool.trim();
+    expect(source.live.size).toBe(0);
+    expect(pool.bytesAllocated).toBe(0);
+  });
+
   it('random load: no two owners share a byte, and all comes back', () => {
     const random = new SeededRandom(31);
     const source = new CountingSource();
