@@ -42,17 +42,23 @@ void Connection::start(Napi::Env env) {
   }
 }
 
-/** What the kernel asked, as it is asked: everything that is there, in a few goes where it is much. */
+/**
+ * What the kernel asked, as it is asked: everything that is there, in a few goes where it is much. Who asks one thing at a time
+ * is read one message at a time: to look for the next in vain costs as much as to be called again for it.
+ */
 void Connection::onReadable() {
   guard_->countTurn();
   const auto self = shared_from_this();
   constexpr int rounds = 8;
+  const auto before = channel_->messagesRead();
   for (int round = 0; round < rounds; round++) {
-    const auto end = channel_->read(recordCapacity);
+    const auto end = channel_->read(readsOneByOne_ ? 1 : recordCapacity);
     const bool isStarved = end == fuse::ReadEnd::starved;
     if (!deliverAll(isStarved)) return;
-    if (end != fuse::ReadEnd::limit && !(isStarved && channel_->canRead())) break;
+    if (readsOneByOne_ || (end != fuse::ReadEnd::limit && !(isStarved && channel_->canRead()))) break;
   }
+  // Many at once come with others still unanswered.
+  readsOneByOne_ = channel_->messagesRead() - before <= 1 && pending_.count() <= 1;
   pollAsNeeded();
 }
 

@@ -12,8 +12,8 @@ namespace iserfs::fuse {
 
 namespace {
 
-/** How long JavaScript may leave a request unread. */
-constexpr timespec lookEvery{.tv_sec = 0, .tv_nsec = 300'000};
+/** JavaScript may leave a request unread for two looks: one alone may come just as it is about to read. */
+constexpr timespec lookEvery{.tv_sec = 0, .tv_nsec = 400'000};
 /** Looks without any traffic before it sleeps. */
 constexpr int quietLooks = 16;
 /** As the guard reads in place of JavaScript: how many messages at once, and how long it waits for the next. */
@@ -58,6 +58,7 @@ void Guard::watch() {
   auto turns = turns_.load(std::memory_order_relaxed);
   auto messages = channel_.messagesRead();
   int quiet = 0;
+  bool wasWaiting = false;
   while (quiet < quietLooks) {
     pollfd stop{.fd = stopEvent_.get(), .events = POLLIN, .revents = 0};
     ::ppoll(&stop, 1, &lookEvery, nullptr);
@@ -65,10 +66,11 @@ void Guard::watch() {
     const auto turnsBefore = std::exchange(turns, turns_.load(std::memory_order_relaxed));
     const auto messagesBefore = std::exchange(messages, channel_.messagesRead());
     quiet = messages == messagesBefore ? quiet + 1 : 0;
-    if (turns == turnsBefore && channel_.canRead() && waitReadable(0)) {
-      readInstead(turns);
-      quiet = 0;
-    }
+    const bool isWaiting = turns == turnsBefore && channel_.canRead() && waitReadable(0);
+    const bool isNeeded = isWaiting && wasWaiting;
+    if (isNeeded) readInstead(turns);
+    if (isWaiting) quiet = 0;
+    wasWaiting = isWaiting && !isNeeded;
   }
 }
 
