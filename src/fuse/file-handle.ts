@@ -7,10 +7,7 @@
  * those of several programs, and none of them may take the error away from the others. Knows no device, no request and no errno.
  */
 
-/** Boxed, since anything can be thrown. */
-export interface Failure {
-  readonly error: unknown;
-}
+import type { Ended, Failure } from '../scsi/ended.ts';
 
 /** Where an error can be told. */
 type Occasion = 'write' | 'fsync' | 'close';
@@ -113,7 +110,7 @@ export class OpenImage {
   }
 
   /** Begins a write that is acknowledged before it has ended; call what it returns when it has. A failure is noted for all handles. */
-  trackStaged(handle: FileHandle): (failure?: Failure) => void {
+  trackStaged(handle: FileHandle): Ended {
     const underWay = this.#begin(handle);
     return (failure) => {
       if (failure === undefined) this.#acknowledged++;

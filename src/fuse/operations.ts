@@ -168,28 +168,36 @@ export class Operations implements FuseUpcalls {
     try {
       answer = this.#perform(request);
     } catch (error) {
-      answer = this.#answerTo(error);
+      answer = this.#answerTo(error, request);
     }
     if (answer instanceof Promise) return this.#answerLater(request, answer);
     give(request, answer);
     return undefined;
   }
 
-  async #answerLater(request: FuseRequest, answer: Promise<Answer>): Promise<void> {
-    let result: Answer;
-    try {
-      result = await answer;
-    } catch (error) {
-      result = this.#answerTo(error);
-      // Who asked for the flush was told nothing of it.
-      if (request.op === 'fsync' && this.#interruptions.get(request) === 'answered')
-        this.#handles.get(request.handle)?.handle.note(error);
-    }
+  #answerLater(request: FuseRequest, answer: Promise<Answer>): Promise<void> {
+    return answer.then(
+      (result) => this.#ended(request, result),
+      (error) => {
+        const result = this.#answerTo(error, request);
+        // Who asked for the flush was told nothing of it.
+        if (request.op === 'fsync' && this.#interruptions.get(request) === 'answered') {
+          this.#handles.get(request.handle)?.handle.note(error);
+        }
+        this.#ended(request, result);
+      },
+    );
+  }
+
+  #ended(request: FuseRequest, result: Answer): void {
     const interruption = this.#interruptions.get(request);
     this.#interruptions.delete(request);
     // Before the answer: what is interrupted from then on needs none.
     this.#inFlight.delete(request);
-    if (interruption === 'answered') return this.#takeBack(request, result);
+    if (interruption === 'answered') {
+      this.#takeBack(request, result);
+      return;
+    }
     interruption?.();
     give(request, result);
   }
@@ -201,9 +209,17 @@ export class Operations implements FuseUpcalls {
     if (opened !== undefined) this.#forget(opened, request.handle);
   }
 
-  #answerTo(error: unknown): number {
+  #answerTo(error: unknown, request: FuseRequest): number {
+    if (request.op === 'read' && errorCode(error) === 'out-of-range') return this.#beyondTheEnd(request);
     this.failed(error);
     return -errnoOf(error);
+  }
+
+  /** The device has shrunk meanwhile: this is the end of the file, or the range was cut in the middle. */
+  #beyondTheEnd(request: FuseRequest & { readonly op: 'read' }): number {
+    const device = this.#handles.get(request.handle)?.image.device;
+    if (device === undefined) return -Errno.ENXIO;
+    return request.offset >= device.info.size ? 0 : -Errno.EIO;
   }
 
   #perform(request: FuseRequest): Promise<Answer> | Answer {
@@ -253,17 +269,7 @@ export class Operations implements FuseUpcalls {
     if (device === undefined) return -Errno.ENXIO;
     const available = Math.min(length, device.info.size - offset);
     if (available <= 0) return 0;
-    return device.readNow?.(offset, available) ?? this.#readLater(device, offset, available);
-  }
-
-  async #readLater(device: ImageFile, offset: number, length: number): Promise<Answer> {
-    try {
-      return await device.read(offset, length);
-    } catch (error) {
-      // The device has shrunk meanwhile: this is the end of the file, or the range was cut in the middle.
-      if (errorCode(error) === 'out-of-range') return offset >= device.info.size ? 0 : -Errno.EIO;
-      throw error;
-    }
+    return device.readNow?.(offset, available) ?? device.read(offset, available);
   }
 
   #write({ image, handle }: OpenHandle, request: FuseRequest & { readonly op: 'write' }): number | Promise<number> {

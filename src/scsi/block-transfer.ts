@@ -10,6 +10,7 @@ import { type BlockRun, chunkBlocks, chunkRun, coveringBlocks } from './block-ra
 import { type BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from './buffer-pool.ts';
 import { readCdb, writeCdb } from './cdb.ts';
 import type { CommandRunner, Passage } from './command-runner.ts';
+import { type Ended, promised, tell } from './ended.ts';
 import type { Gate } from './gate.ts';
 import type { Characteristics } from './probe.ts';
 import type { Reservation, RetainedWrite, RetainedWrites } from './retained-writes.ts';
@@ -53,29 +54,58 @@ export class BlockTransfer {
     this.#options = options;
   }
 
-  /** Fills `into` from `offset`; borrows it until the promise settles, also where it rejects early. */
-  read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    const run = coveringBlocks(offset, into.length, this.#format().blockLength);
+  /** Fills `into` from `offset`; borrows it until `ended` is called, also where it fails early. */
+  read(offset: number, into: Uint8Array, signal: AbortSignal | undefined, ended: Ended): void {
+    const format = this.#format();
+    const run = coveringBlocks(offset, into.length, format.blockLength);
+    if (isOneCommand(run, offset, into.length, format)) {
+      const read = (told: Ended) => this.#readBlocks(run, into, format, signal, told);
+      this.#unlessBoundLowered(read, ended, () => this.#readChunks(run, offset, into, signal));
+    } else tell(this.#readChunks(run, offset, into, signal), ended);
+  }
+
+  /** Writes `from` at `offset`; borrows it likewise, and where there is `memory` retains it as long as it must. Ends after GOOD for all of it. */
+  write(offset: number, from: Uint8Array, options: TransferWriteOptions, ended: Ended): void {
+    const format = this.#format();
+    const run = coveringBlocks(offset, from.length, format.blockLength);
+    if (isOneCommand(run, offset, from.length, format) && !this.#mustCopy(from)) {
+      const write = (told: Ended) => this.#writeBlocks(run, from, format, withMemory(options, from.length), told);
+      this.#unlessBoundLowered(write, ended, () => this.#writeChunks(run, offset, from, options));
+    } else tell(this.#writeChunks(run, offset, from, options), ended);
+  }
+
+  /** One command, and if it turned out to be too long, several. */
+  #unlessBoundLowered(one: (ended: Ended) => void, ended: Ended, several: () => Promise<void>): void {
+    one((failure) => {
+      if (failure?.error instanceof BoundLowered) tell(several(), ended);
+      else ended(failure);
+    });
+  }
+
+  #readChunks(run: BlockRun, offset: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
     return this.#forEachChunk(run, (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
       if (start < 0 || end > into.length) return this.#readPart(chunk, start, into, format, signal);
-      return this.#readBlocks(chunk, view(into, start, end), format, signal);
+      return promised((ended) => this.#readBlocks(chunk, view(into, start, end), format, signal, ended));
     });
   }
 
-  /** Writes `from` at `offset`; borrows it likewise, and where there is `memory` retains it as long as it must. Resolves after GOOD for all of it. */
-  write(offset: number, from: Uint8Array, options: TransferWriteOptions): Promise<void> {
-    const { pool } = this.#options;
-    const run = coveringBlocks(offset, from.length, this.#format().blockLength);
+  #writeChunks(run: BlockRun, offset: number, from: Uint8Array, options: TransferWriteOptions): Promise<void> {
     return this.#forEachChunk(run, (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
       const isWhole = start >= 0 && end <= from.length;
-      if (!isWhole || (pool.isRegistered && !pool.holds(from))) return this.#writeStaged(chunk, start, from, format, options);
-      const memory = isWorthKeeping(options.memory, from.length) ? options.memory : undefined;
-      return this.#writeBlocks(chunk, view(from, start, end), format, { ...options, memory });
+      if (!isWhole || this.#mustCopy(from)) return this.#writeStaged(chunk, start, from, format, options);
+      const data = view(from, start, end);
+      return promised((ended) => this.#writeBlocks(chunk, data, format, withMemory(options, from.length), ended));
     });
+  }
+
+  /** Whether the transport cannot send `from` from where it lies. */
+  #mustCopy(from: Uint8Array): boolean {
+    const { pool } = this.#options;
+    return pool.isRegistered && !pool.holds(from);
   }
 
   /** Writes retained copies again, through `passage`; leaves them retained. */
@@ -93,7 +123,7 @@ export class BlockTransfer {
           const at = chunk.lba * format.blockLength - write.offset;
           const data = write.data.subarray(at, at + chunk.blocks * format.blockLength);
           try {
-            await this.#issueWrite(chunk, data, format, { fua: false, passage });
+            await promised((ended) => this.#issueWrite(chunk, data, format, { fua: false, passage }, ended));
           } catch (error) {
             failed(write, error);
           }
@@ -113,7 +143,7 @@ export class BlockTransfer {
   ): Promise<void> {
     const bounce = this.#options.pool.acquire(chunk.blocks * format.blockLength);
     try {
-      await this.#readBlocks(chunk, bounce.bytes, format, signal);
+      await promised((ended) => this.#readBlocks(chunk, bounce.bytes, format, signal, ended));
       const skip = Math.max(0, -start);
       into.set(bounce.bytes.subarray(skip, Math.min(bounce.bytes.length, into.length - start)), start + skip);
     } finally {
@@ -136,7 +166,7 @@ export class BlockTransfer {
       : await this.#modify(chunk, start, from, format, options.signal);
     const memory = new SharedRun(buffer);
     try {
-      await this.#writeBlocks(chunk, buffer.bytes, format, { ...options, memory });
+      await promised((ended) => this.#writeBlocks(chunk, buffer.bytes, format, { ...options, memory }, ended));
     } finally {
       memory.release();
     }
@@ -168,7 +198,7 @@ export class BlockTransfer {
       await all(
         edges.map((block) => {
           const into = bytes.subarray(block * blockLength, (block + 1) * blockLength);
-          return this.#readBlocks({ lba: chunk.lba + block, blocks: 1 }, into, format, signal);
+          return promised((ended) => this.#readBlocks({ lba: chunk.lba + block, blocks: 1 }, into, format, signal, ended));
         }),
       );
       const skip = Math.max(0, -start);
@@ -185,46 +215,80 @@ export class BlockTransfer {
    * have taken the newer data, and the unit attention that says so may have gone to a command beside this one (see
    * cache-flush.ts). So those are awaited, and what was read is good if no cache can have been lost.
    */
-  async #readBlocks({ lba, blocks }: BlockRun, into: Uint8Array, format: Format, signal: AbortSignal | undefined): Promise<void> {
+  #readBlocks(run: BlockRun, into: Uint8Array, format: Format, signal: AbortSignal | undefined, ended: Ended): void {
+    this.#readOnce(run, into, format, signal, MOST_REPETITIONS, ended);
+  }
+
+  #readOnce(
+    run: BlockRun,
+    into: Uint8Array,
+    format: Format,
+    signal: AbortSignal | undefined,
+    repetitions: number,
+    ended: Ended,
+  ): void {
     const { runner, passage, retained, gate, epoch } = this.#options;
+    const { lba, blocks } = run;
     const cdb = readCdb({ lba, blocks, size: format.cdbSize });
-    for (let repetition = 0; repetition < MOST_REPETITIONS; repetition++) {
-      let issuedIn = -1;
-      const onIssue = () => {
-        this.#checkLength(blocks, into.length);
-        issuedIn = epoch();
-      };
-      await runner.run({ cdb, dataIn: into, lba, signal, onIssue }, passage);
-      if (!retained.holds(lba * format.blockLength, into.length)) return;
-      await gate.settled();
-      if (epoch() === issuedIn) return;
-    }
-    throw new IserfsError('not-ready', 'the device was reset again and again while it was read');
+    let issuedIn = -1;
+    const onIssue = () => {
+      this.#checkLength(blocks, into.length);
+      issuedIn = epoch();
+    };
+    runner.start({ cdb, dataIn: into, lba, signal, onIssue }, passage, (failure) => {
+      if (failure !== undefined || !retained.holds(lba * format.blockLength, into.length)) {
+        ended(failure);
+        return;
+      }
+      void gate.settled().then(() => {
+        if (epoch() === issuedIn) ended();
+        else if (repetitions > 1) this.#readOnce(run, into, format, signal, repetitions - 1, ended);
+        else ended({ error: new IserfsError('not-ready', 'the device was reset again and again while it was read') });
+      });
+    });
   }
 
   /** `options.memory` is retained for as long as `data`, which lies in it, must stay. */
-  async #writeBlocks(chunk: BlockRun, data: Uint8Array, format: Format, options: TransferWriteOptions): Promise<void> {
-    const { retained, passage, device } = this.#options;
+  #writeBlocks(chunk: BlockRun, data: Uint8Array, format: Format, options: TransferWriteOptions, ended: Ended): void {
+    const { retained } = this.#options;
+    if (!this.#isVolatile(options)) {
+      this.#writeReserved(chunk, data, format, options, undefined, ended);
+      return;
+    }
+    const reservation = retained.tryReserve(data.length);
+    if (reservation !== undefined) this.#writeReserved(chunk, data, format, options, reservation, ended);
+    else
+      retained.reserve(data.length, options.signal).then(
+        (late) => this.#writeReserved(chunk, data, format, options, late, ended),
+        (error: unknown) => ended({ error }),
+      );
+  }
+
+  #writeReserved(
+    chunk: BlockRun,
+    data: Uint8Array,
+    format: Format,
+    options: TransferWriteOptions,
+    reservation: Reservation | undefined,
+    ended: Ended,
+  ): void {
+    const { retained, passage } = this.#options;
     const { signal, fua, memory } = options;
     const offset = chunk.lba * format.blockLength;
-    const isVolatile = () => device().writeCache !== 'none' && !fua;
-    let reservation: Reservation | undefined;
-    if (isVolatile()) reservation = retained.tryReserve(data.length) ?? (await retained.reserve(data.length, signal));
-    try {
-      await this.#issueWrite(chunk, data, format, {
-        signal,
-        fua,
-        passage,
-        onIssue: () => this.#checkLength(chunk.blocks, data.length),
-        onGood: () => {
-          // The cache may have been switched on or off meanwhile: what holds is what the device says now.
-          if (isVolatile()) retained.keep(offset, data, memory);
-          else retained.supersede(offset, data.length);
-        },
-      });
-    } finally {
+    const onIssue = () => this.#checkLength(chunk.blocks, data.length);
+    const onGood = () => {
+      // The cache may have been switched on or off meanwhile: what holds is what the device says now.
+      if (this.#isVolatile(options)) retained.keep(offset, data, memory);
+      else retained.supersede(offset, data.length);
+    };
+    this.#issueWrite(chunk, data, format, { signal, fua, passage, onIssue, onGood }, (failure) => {
       reservation?.cancel();
-    }
+      ended(failure);
+    });
+  }
+
+  #isVolatile({ fua }: TransferWriteOptions): boolean {
+    return this.#options.device().writeCache !== 'none' && !fua;
   }
 
   #issueWrite(
@@ -238,9 +302,10 @@ export class BlockTransfer {
       readonly onIssue?: () => void;
       readonly onGood?: () => void;
     },
-  ): Promise<number> {
+    ended: Ended,
+  ): void {
     const { signal, fua, passage, onIssue, onGood } = options;
-    return this.#options.runner.run(
+    this.#options.runner.start(
       {
         cdb: writeCdb({ lba, blocks, size: format.cdbSize, fua }),
         dataOut: data,
@@ -251,13 +316,13 @@ export class BlockTransfer {
         onGood,
       },
       passage,
+      ended,
     );
   }
 
-  /** All chunks side by side. A run that is one command goes without the machinery for several. */
+  /** All chunks side by side. */
   #forEachChunk(run: BlockRun, move: MoveChunk): Promise<void> {
     const format = this.#format();
-    if (run.blocks <= format.chunkBlocks) return this.#moveChunk(run, format, move);
     return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map((chunk) => this.#moveChunk(chunk, format, move)));
   }
 
@@ -290,6 +355,16 @@ interface TransferWriteOptions {
   readonly fua: boolean;
   /** What the data lies in. */
   readonly memory?: SharedMemory | undefined;
+}
+
+/** Whether a range is all of a run that one command moves. */
+function isOneCommand({ lba, blocks }: BlockRun, offset: number, length: number, format: Format): boolean {
+  return blocks <= format.chunkBlocks && lba * format.blockLength === offset && blocks * format.blockLength === length;
+}
+
+/** `options`, without memory where `length` bytes are not worth keeping it. */
+function withMemory(options: TransferWriteOptions, length: number): TransferWriteOptions {
+  return isWorthKeeping(options.memory, length) ? options : { signal: options.signal, fua: options.fua };
 }
 
 /**

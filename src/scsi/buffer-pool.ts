@@ -47,6 +47,27 @@ interface Arena {
   freeOffsets: number[];
 }
 
+type GiveBack = (arena: Arena, offset: number) => void;
+
+class Run implements PoolBuffer {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  #arena: Arena | undefined;
+  readonly #giveBack: GiveBack;
+
+  constructor(arena: Arena, offset: number, length: number, giveBack: GiveBack) {
+    this.bytes = new Uint8Array(arena.buffer, offset, length);
+    this.#arena = arena;
+    this.#giveBack = giveBack;
+  }
+
+  release(): void {
+    const arena = this.#arena;
+    if (arena === undefined) throw new Error('a pool buffer was released twice');
+    this.#arena = undefined;
+    this.#giveBack(arena, this.bytes.byteOffset);
+  }
+}
+
 export class BufferPool {
   readonly #source: ArenaSource;
   readonly #idleArenas: number;
@@ -92,15 +113,7 @@ export class BufferPool {
     const offset = arena.freeOffsets.pop() as number;
     if (arena.freeOffsets.length === 0) this.#available.get(runLength)?.delete(arena);
     this.#bytesInUse += runLength;
-    let owned = true;
-    return {
-      bytes: new Uint8Array(arena.buffer, offset, length),
-      release: () => {
-        if (!owned) throw new Error('a pool buffer was released twice');
-        owned = false;
-        this.#giveBack(arena, offset);
-      },
-    };
+    return new Run(arena, offset, length, this.#giveBack);
   }
 
   /** Frees what has been idle ever since the last call. To be called from time to time. */
@@ -125,7 +138,7 @@ export class BufferPool {
     return arena;
   }
 
-  #giveBack(arena: Arena, offset: number): void {
+  readonly #giveBack: GiveBack = (arena, offset) => {
     this.#bytesInUse -= arena.runLength;
     arena.freeOffsets.push(offset);
     const available = this.#available.get(arena.runLength) as Set<Arena>;
@@ -139,7 +152,7 @@ export class BufferPool {
       return;
     }
     this.#free(arena);
-  }
+  };
 
   #free({ buffer }: Arena): void {
     this.#buffers.delete(buffer);

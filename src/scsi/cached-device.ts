@@ -16,10 +16,11 @@ import type { BlockDevice, BlockDeviceInfo, Lease, WriteOptions } from './block-
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
 import { type CachedRanges, type CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
 import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import { promised } from './ended.ts';
 import { HoleSearch } from './hole-search.ts';
 import type { PageWindow } from './page-window.ts';
 import { ReadAhead, type Stretch } from './read-ahead.ts';
-import { type StageWrite, type WriteEnded, WriteStaging } from './write-staging.ts';
+import { type StageWrite, WriteStaging } from './write-staging.ts';
 
 /** A device that the cache can stand before. One that tells of changes is listened to. */
 export type CacheableDevice = BlockDevice & {
@@ -115,18 +116,19 @@ export class CachedDevice {
    * The bytes of a range, where they lie; release the lease when they are used. Throws `out-of-range`
    * where the range leaves the device. `signal` ends the wait; a command that others may wait for goes on.
    */
-  async read(offset: number, length: number, options: { readonly signal?: AbortSignal } = {}): Promise<Lease> {
-    this.#checkRange(offset, length);
-    if (length === 0) return { segments: [], release: () => {} };
+  read(offset: number, length: number, options: { readonly signal?: AbortSignal } = {}): Promise<Lease> {
+    const refusal = this.#rangeFault(offset, length);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (length === 0) return Promise.resolve({ segments: [], release: () => {} });
     const now = this.readNow(offset, length);
-    if (now !== undefined) return now;
+    if (now !== undefined) return Promise.resolve(now);
     const held = this.#held;
     this.#misses++;
     // What does not fit in half of the cache would only push out everything else.
     if (held === undefined || length * 2 > held.store.capacity || !held.store.hasRoom) {
-      return await this.#readDirectly(offset, length, options);
+      return this.#readDirectly(offset, length, options);
     }
-    return await this.#readThrough(held, offset, length, options.signal);
+    return this.#readThrough(held, offset, length, options.signal);
   }
 
   /** Resolves after GOOD from the device; see `BlockDevice.write`. What is held of the range follows, or leaves after a failure. */
@@ -233,9 +235,16 @@ export class CachedDevice {
   }
 
   #checkRange(offset: number, length: number): void {
+    const fault = this.#rangeFault(offset, length);
+    if (fault !== undefined) throw fault;
+  }
+
+  #rangeFault(offset: number, length: number): IserfsError | undefined {
     const { size } = this.#device.info;
-    if (offset >= 0 && length >= 0 && offset + length <= size && Number.isSafeInteger(offset) && Number.isInteger(length)) return;
-    throw new IserfsError('out-of-range', `${length} bytes at ${offset} are not within the ${size} bytes of the device`);
+    if (offset >= 0 && length >= 0 && offset + length <= size && Number.isSafeInteger(offset) && Number.isInteger(length)) {
+      return undefined;
+    }
+    return new IserfsError('out-of-range', `${length} bytes at ${offset} are not within the ${size} bytes of the device`);
   }
 
   /** Into memory that nobody else sees, one command where the device allows it. */
@@ -258,7 +267,7 @@ export class CachedDevice {
     return { segments: buffers.map((buffer) => buffer.bytes), release: once(release) };
   }
 
-  async #readThrough(held: Held, offset: number, length: number, signal: AbortSignal | undefined): Promise<Lease> {
+  #readThrough(held: Held, offset: number, length: number, signal: AbortSignal | undefined): Promise<Lease> {
     const end = offset + length;
     const slots: Slot[] = [];
     const pending: Promise<void>[] = [];
@@ -269,14 +278,16 @@ export class CachedDevice {
       at = slot.end;
     }
     this.#noteUse(held, slots, offset, length);
-    try {
-      await unlessAborted<unknown>(pending.length === 1 ? (pending[0] ?? Promise.resolve()) : Promise.all(pending), signal);
-    } catch (error) {
-      ignoreFailures(pending);
-      for (const slot of slots) held.store.unpin(slot);
-      throw error;
-    }
-    return leaseOf(held.store, slots, offset, length);
+    const [only] = pending;
+    const filled: Promise<unknown> = only !== undefined && pending.length === 1 ? only : Promise.all(pending);
+    return unlessAborted(filled, signal).then(
+      () => leaseOf(held.store, slots, offset, length),
+      (error) => {
+        ignoreFailures(pending);
+        for (const slot of slots) held.store.unpin(slot);
+        throw error;
+      },
+    );
   }
 
   /** The slot that holds `at`, pinned; or a new one, which is being filled, and ends with the page in which `end` lies at the latest. */
@@ -295,21 +306,23 @@ export class CachedDevice {
   }
 
   /** One command. The slot is pinned for as long as it may write into its memory. */
-  async #fill(store: CacheStore, slot: Slot): Promise<void> {
+  #fill(store: CacheStore, slot: Slot): Promise<void> {
     store.pin(slot);
-    try {
-      const written = this.#staging?.settledWithin(slot.start, slot.length);
-      if (written !== undefined) await written;
-      await this.#device.read(slot.start, slot.buffer.bytes);
-      slot.filled = undefined;
-      store.show(slot);
-    } catch (error) {
-      // Whoever wants it again starts afresh.
-      store.drop(slot);
-      throw error;
-    } finally {
-      store.unpin(slot);
-    }
+    const written = this.#staging?.settledWithin(slot.start, slot.length);
+    const read = () => this.#device.read(slot.start, slot.buffer.bytes);
+    return (written === undefined ? read() : written.then(read)).then(
+      () => {
+        slot.filled = undefined;
+        store.show(slot);
+        store.unpin(slot);
+      },
+      (error) => {
+        // Whoever wants it again starts afresh.
+        store.drop(slot);
+        store.unpin(slot);
+        throw error;
+      },
+    );
   }
 
   /** Somebody reads from `slots`, which he has pinned: shows them, and fetches what he will want next. */
@@ -421,12 +434,7 @@ async function endOf(stage: StageWrite, offset: number, data: Uint8Array, memory
   const ends: Promise<void>[] = [];
   for (let at = 0; at < data.length; at += MAX_RUN) {
     const piece = data.subarray(at, at + MAX_RUN);
-    ends.push(
-      new Promise((resolve, reject) => {
-        const ended: WriteEnded = (failure) => (failure === undefined ? resolve() : reject(failure.error));
-        void stage(offset + at, piece, ended, memory);
-      }),
-    );
+    ends.push(promised((ended) => void stage(offset + at, piece, ended, memory)));
   }
   for (const outcome of await Promise.allSettled(ends)) if (outcome.status === 'rejected') throw outcome.reason;
 }

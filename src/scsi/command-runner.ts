@@ -11,6 +11,7 @@ import { errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import { abortError } from './abort.ts';
 import { cdbName } from './cdb.ts';
 import { judge } from './command-outcome.ts';
+import { type Ended, type Failure, tell } from './ended.ts';
 import type { Ticket } from './gate.ts';
 import type { Lun, ScsiPort, ScsiResult } from './port.ts';
 import type { Sense, SenseContext } from './sense.ts';
@@ -96,27 +97,59 @@ export class CommandRunner {
   }
 
   /** Resolves with the number of bytes transferred once the command has ended well. */
-  async run(request: CommandRequest, passage: Passage): Promise<number> {
-    const { port, lun, commandTimeoutMs: timeoutMs } = this.#options;
-    const { cdb, dataIn, dataOut, signal } = request;
-    const options = { timeoutMs, signal };
+  run(request: CommandRequest, passage: Passage): Promise<number> {
+    return this.#persist(request, passage, undefined);
+  }
+
+  /** The same where the number does not matter, at less cost where all goes well at once. */
+  start(request: CommandRequest, passage: Passage, ended: Ended): void {
+    let attempt: Attempt | undefined;
+    try {
+      attempt = this.#tryIssue(request, passage);
+    } catch (error) {
+      tell(Promise.reject(error), ended);
+      return;
+    }
+    if (attempt === undefined) {
+      tell(this.#persist(request, passage, undefined), ended);
+      return;
+    }
+    const { ticket, sent } = attempt;
+    const persist = () => tell(this.#persist(request, passage, attempt), ended);
+    sent.then((result) => {
+      if (!isGood(result, request)) {
+        persist();
+        return;
+      }
+      let failure: Failure | undefined;
+      try {
+        request.onGood?.();
+      } catch (error) {
+        failure = { error };
+      }
+      ticket.leave();
+      ended(failure);
+    }, persist);
+  }
+
+  /** Until the command has ended for good. `first`: an attempt that is made already. */
+  async #persist(request: CommandRequest, passage: Passage, first: Attempt | undefined): Promise<number> {
     const attempts = new Attempts();
+    let made = first;
     for (;;) {
-      if (signal?.aborted === true) throw abortError(signal);
-      const ticket = passage.tryEnter(request) ?? (await this.#enter(request, passage));
+      const { ticket, sent } = made ?? this.#tryIssue(request, passage) ?? (await this.#issue(request, passage));
+      made = undefined;
       let step: Step;
       try {
-        request.onIssue?.();
         let result: ScsiResult | Step;
         try {
-          result = await port.execute({ lun, cdb, nexus: ticket.nexus, dataIn, dataOut }, options);
+          result = await sent;
         } catch (error) {
           result = this.#rejected(error, request, passage, ticket, attempts);
         }
         if (typeof result === 'string') step = result;
         else {
-          const isGood = result.status === Status.good && result.transferred >= leastTransferred(request);
-          step = isGood ? 'done' : this.#judged(result, request, passage, attempts);
+          step = isGood(result, request) ? 'done' : this.#judged(result, request, passage, attempts);
           if (step === 'done') {
             request.onGood?.();
             return result.transferred;
@@ -126,7 +159,30 @@ export class CommandRunner {
         ticket.leave();
       }
       this.counters.retries++;
-      if (step === 'wait') await this.#pause(attempts.waits++, signal);
+      if (step === 'wait') await this.#pause(attempts.waits++, request.signal);
+    }
+  }
+
+  /** Undefined where the passage makes it wait. */
+  #tryIssue(request: CommandRequest, passage: Passage): Attempt | undefined {
+    if (request.signal?.aborted === true) throw abortError(request.signal);
+    const ticket = passage.tryEnter(request);
+    return ticket === undefined ? undefined : this.#send(request, ticket);
+  }
+
+  async #issue(request: CommandRequest, passage: Passage): Promise<Attempt> {
+    return this.#send(request, await this.#enter(request, passage));
+  }
+
+  #send(request: CommandRequest, ticket: Ticket): Attempt {
+    const { port, lun, commandTimeoutMs: timeoutMs } = this.#options;
+    const { cdb, dataIn, dataOut, signal } = request;
+    try {
+      request.onIssue?.();
+      return { ticket, sent: port.execute({ lun, cdb, nexus: ticket.nexus, dataIn, dataOut }, { timeoutMs, signal }) };
+    } catch (error) {
+      ticket.leave();
+      throw error;
     }
   }
 
@@ -200,6 +256,12 @@ export class CommandRunner {
 
 type Step = 'done' | 'again' | 'wait';
 
+/** A command on its way. */
+interface Attempt {
+  readonly ticket: Ticket;
+  readonly sent: Promise<ScsiResult>;
+}
+
 /** What one command has been through. */
 class Attempts {
   /** When the device said for the first time that it cannot take the command. */
@@ -215,6 +277,10 @@ class Attempts {
 /** The bytes that must have been transferred for GOOD to count. */
 function leastTransferred({ allowShort, dataIn, dataOut }: CommandRequest): number {
   return allowShort === true ? 0 : ((dataIn ?? dataOut)?.length ?? 0);
+}
+
+function isGood(result: ScsiResult, request: CommandRequest): boolean {
+  return result.status === Status.good && result.transferred >= leastTransferred(request);
 }
 
 function contextOf(request: CommandRequest, description: string): SenseContext {

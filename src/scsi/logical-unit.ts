@@ -18,6 +18,7 @@ import { CacheFlush } from './cache-flush.ts';
 import { synchronizeCacheCdb } from './cdb.ts';
 import { CommandRunner, type Passage } from './command-runner.ts';
 import type { DeviceChange, DeviceChangeListener, WriteErrorListener } from './device-change.ts';
+import { type Ended, type Failure, promised } from './ended.ts';
 import { Fence } from './fence.ts';
 import { Gate } from './gate.ts';
 import type { LogicalUnitIdentity } from './identity.ts';
@@ -118,6 +119,8 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   /** The device's cache is being synchronised to make room for copies. */
   #relieving = false;
   #closing: Promise<void> | undefined;
+  /** Made when it is asked for first: it is asked for with every request. */
+  #info: { readonly device: Characteristics | undefined; readonly info: BlockDeviceInfo } | undefined;
 
   /**
    * Probes the unit at `lun` and resolves with it, ready for use. Rejects with `logical-unit-gone` where
@@ -187,7 +190,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       gate: this.#gate,
       epoch: () => this.#recovery.epoch,
       device: () => this.#known.disk,
-      write: (offset, from, signal) => this.#transfer.write(offset, from, { signal, fua: false }),
+      write: (offset, from, signal) => promised((ended) => this.#transfer.write(offset, from, { signal, fua: false }, ended)),
       flush: (signal) => this.#flush.flush(signal),
     });
     this.#unsubscribe = port.subscribe((event) => this.#handlePortEvent(event));
@@ -209,6 +212,11 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
 
   get info(): BlockDeviceInfo {
     const device = this.#known.characteristics;
+    if (this.#info === undefined || this.#info.device !== device) this.#info = { device, info: this.#infoOf(device) };
+    return this.#info.info;
+  }
+
+  #infoOf(device: Characteristics | undefined): BlockDeviceInfo {
     return {
       size: device?.size ?? 0,
       blockLength: device?.capacity.blockLength ?? 512,
@@ -258,45 +266,75 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     this.#recovery.revalidate('asked to look again');
   }
 
-  async read(offset: number, into: Uint8Array, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    const start = this.#clock.now();
-    const { length } = into;
+  read(offset: number, into: Uint8Array, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     const { signal } = options;
-    try {
-      const release = this.#tryLock(offset, length, 'shared', signal) ?? (await this.#lock(offset, length, 'shared', signal));
-      try {
-        if (length > 0) await this.#transfer.read(offset, into, signal);
-      } finally {
-        release();
-      }
-    } catch (error) {
-      this.#statistics.failed('read', error, this.#clock.now() - start);
-      throw error;
-    }
-    this.#statistics.succeeded('read', length, this.#clock.now() - start);
+    return this.#lockedTransfer('read', offset, into.length, signal, (ended) => {
+      if (into.length > 0) this.#transfer.read(offset, into, signal, ended);
+      else ended();
+    });
   }
 
   async write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
-    const start = this.#clock.now();
-    const { length } = from;
     const { signal, memory } = options;
+    const { info } = this;
+    const forced = options.fua === true && info.volatileCache;
+    const fua = forced && this.#known.disk.dpoFua;
+    const written = this.#lockedTransfer('write', offset, from.length, signal, (ended) => {
+      if (from.length > 0) this.#transfer.write(offset, from, { signal, fua, memory }, ended);
+      else ended();
+    });
+    if (!forced || fua) return written;
+    await written;
     try {
-      if (this.info.writeProtected) throw new IserfsError('write-protected', `${this.description} is write protected`);
-      const forced = options.fua === true && this.info.volatileCache;
-      const fua = forced && this.#known.disk.dpoFua;
-      const release =
-        this.#tryLock(offset, length, 'exclusive', signal) ?? (await this.#lock(offset, length, 'exclusive', signal));
-      try {
-        if (length > 0) await this.#transfer.write(offset, from, { signal, fua, memory });
-      } finally {
-        release();
-      }
-      if (forced && !fua) await this.#flush.flush(signal);
+      await this.#flush.flush(signal);
     } catch (error) {
-      this.#statistics.failed('write', error, this.#clock.now() - start);
+      if (errorCode(error) !== 'aborted') this.#statistics.noteError(error);
       throw error;
     }
-    this.#statistics.succeeded('write', length, this.#clock.now() - start);
+  }
+
+  /** Locks the range for what `begin` begins, and counts how it ends. */
+  #lockedTransfer(
+    kind: 'read' | 'write',
+    offset: number,
+    length: number,
+    signal: AbortSignal | undefined,
+    begin: (ended: Ended) => void,
+  ): Promise<void> {
+    const start = this.#clock.now();
+    const mode = kind === 'read' ? 'shared' : 'exclusive';
+    return new Promise((resolve, reject) => {
+      const fail = (error: unknown) => {
+        this.#statistics.failed(kind, error, this.#clock.now() - start);
+        reject(error);
+      };
+      const run = (release: () => void) => {
+        const ended = (failure?: Failure) => {
+          release();
+          if (failure !== undefined) {
+            fail(failure.error);
+            return;
+          }
+          this.#statistics.succeeded(kind, length, this.#clock.now() - start);
+          resolve();
+        };
+        try {
+          begin(ended);
+        } catch (error) {
+          ended({ error });
+        }
+      };
+      try {
+        if (kind === 'write' && this.info.writeProtected) {
+          throw new IserfsError('write-protected', `${this.description} is write protected`);
+        }
+        const release = this.#tryLock(offset, length, mode, signal);
+        if (release !== undefined) run(release);
+        else this.#lock(offset, length, mode, signal).then(run, fail);
+      } catch (error) {
+        fail(error);
+      }
+    });
   }
 
   /** The range is locked, and zeroed, piece by piece. */

@@ -12,20 +12,15 @@
 
 import type { BlockDevice, SharedMemory } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor, SharedRun } from './buffer-pool.ts';
+import type { Ended } from './ended.ts';
 
 /** The end of a staged write: GOOD, or why not. */
-export type WriteEnded = (failure?: { readonly error: unknown }) => void;
 
 /**
  * Takes a write. `data` may be used again when it is taken: when the call returns, or when the promise, which is
  * there where it has to wait for room, resolves; where `memory` is given, that may be retained instead.
  */
-export type StageWrite = (
-  offset: number,
-  data: Uint8Array,
-  ended: WriteEnded,
-  memory?: SharedMemory,
-) => Promise<void> | undefined;
+export type StageWrite = (offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory) => Promise<void> | undefined;
 
 export interface WriteStagingOptions {
   readonly device: Pick<BlockDevice, 'write'>;
@@ -64,15 +59,15 @@ interface Command {
   run: PoolBuffer | undefined;
   stream: Stream | undefined;
   /** Whose write it carries. */
-  readonly ended: WriteEnded;
+  readonly ended: Ended;
   /** Those whose writes were joined to it, and those who wait for it. */
-  others: WriteEnded[] | undefined;
+  others: Ended[] | undefined;
 }
 
 interface Waiter {
   readonly offset: number;
   readonly data: Uint8Array;
-  readonly ended: WriteEnded;
+  readonly ended: Ended;
   readonly memory: SharedMemory | undefined;
   readonly resolve: () => void;
 }
@@ -100,7 +95,7 @@ export class WriteStaging {
   }
 
   /** See `StageWrite`. At most `MAX_RUN` bytes. */
-  stage(offset: number, data: Uint8Array, ended: WriteEnded, memory?: SharedMemory): Promise<void> | undefined {
+  stage(offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory): Promise<void> | undefined {
     if (this.#waiting.length === 0 && this.#hasRoom(data.length)) {
       this.#take(offset, data, ended, memory);
       return undefined;
@@ -128,14 +123,14 @@ export class WriteStaging {
     return this.#bytes + length <= this.#options.bytes && this.#staged.size < MOST_STAGED;
   }
 
-  #take(offset: number, data: Uint8Array, ended: WriteEnded, memory: SharedMemory | undefined): void {
+  #take(offset: number, data: Uint8Array, ended: Ended, memory: SharedMemory | undefined): void {
     this.#bytes += data.length;
     if (!this.#join(offset, data, ended)) this.#add(offset, data, ended, memory);
     this.#options.taken(offset, data);
     this.#sendQueued();
   }
 
-  #add(offset: number, data: Uint8Array, ended: WriteEnded, memory: SharedMemory | undefined): void {
+  #add(offset: number, data: Uint8Array, ended: Ended, memory: SharedMemory | undefined): void {
     let command: Command;
     if (memory !== undefined && data.length > SMALL) {
       memory.retain();
@@ -158,7 +153,7 @@ export class WriteStaging {
   }
 
   /** Appends to the last command where that waits and ends here: nothing that was taken in between may overlap it. */
-  #join(offset: number, data: Uint8Array, ended: WriteEnded): boolean {
+  #join(offset: number, data: Uint8Array, ended: Ended): boolean {
     const last = this.#queue.at(-1);
     if (last === undefined || endOf(last) !== offset) return false;
     const before = last.data.length;
@@ -256,7 +251,7 @@ function endOf({ offset, data }: Command): number {
   return offset + data.length;
 }
 
-function alsoTell(command: Command, ended: WriteEnded): void {
+function alsoTell(command: Command, ended: Ended): void {
   command.others ??= [];
   command.others.push(ended);
 }
