@@ -43,22 +43,24 @@ void Connection::start(Napi::Env env) {
 }
 
 /**
- * What the kernel asked, as it is asked: everything that is there, in a few goes where it is much. Who asks one thing at a time
- * is read one message at a time: to look for the next in vain costs as much as to be called again for it.
+ * What the kernel asked, as it is asked: everything that is there, in a few goes where it is much. Where looking for a second message
+ * was in vain, only every 16th time looks again: that costs as much as to be called once more for one that comes after all.
  */
 void Connection::onReadable() {
   guard_->countTurn();
   const auto self = shared_from_this();
   constexpr int rounds = 8;
+  constexpr int turnsUntilLook = 15;
+  const bool looksFurther = turnsWithoutLook_ == 0;
   const auto before = channel_->messagesRead();
   for (int round = 0; round < rounds; round++) {
-    const auto end = channel_->read(readsOneByOne_ ? 1 : recordCapacity);
+    const auto end = channel_->read(looksFurther ? recordCapacity : 1);
     const bool isStarved = end == fuse::ReadEnd::starved;
     if (!deliverAll(isStarved)) return;
-    if (readsOneByOne_ || (end != fuse::ReadEnd::limit && !(isStarved && channel_->canRead()))) break;
+    if (!looksFurther || (end != fuse::ReadEnd::limit && !(isStarved && channel_->canRead()))) break;
   }
-  // Many at once come with others still unanswered.
-  readsOneByOne_ = channel_->messagesRead() - before <= 1 && pending_.count() <= 1;
+  if (!looksFurther) turnsWithoutLook_--;
+  else if (channel_->messagesRead() - before <= 1) turnsWithoutLook_ = turnsUntilLook;
   pollAsNeeded();
 }
 

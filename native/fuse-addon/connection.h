@@ -76,7 +76,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<fuse::Notifier> notifier_;
   LoopHandles* handles_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
-  bool readsOneByOne_ = false;
+  int turnsWithoutLook_ = 0;
   bool isPolling_ = true;
   bool hasToldInitialised_ = false;
   bool hasToldEnd_ = false;
