@@ -61,12 +61,12 @@ export class IserBuffers {
 
   /** A run with undefined contents. What is longer than a pool's run gets memory of its own: it comes from no caller that obeys `maxTransferLength`. */
   acquireRun(length: number): PoolBuffer {
-    const { bytes, release } = length <= MAX_RUN ? this.#pool.acquire(length) : this.#ownArena(length);
+    const run = length <= MAX_RUN ? this.#pool.acquire(length) : this.#ownArena(length);
     this.#bytesInRuns += length;
     return {
-      bytes,
+      bytes: run.bytes,
       release: () => {
-        release();
+        run.release();
         this.#bytesInRuns -= length;
       },
     };
