@@ -150,6 +150,36 @@ TEST_CASE("reads are cut at the end of the image, and none begin behind it") {
   CHECK_FALSE(isAt(pages, 0, 0));
 }
 
+TEST_CASE("of a page that was shown in part nothing is read behind that part, whatever the size") {
+  PageIndex pages;
+  constexpr std::uint32_t length = 2 * pageLength + 904;
+  const auto memoryOf = pattern(length, 15);
+  pages.show(inode, 0, spanOf(memoryOf));
+  pages.setSize(inode, 3 * pageLength);
+  CHECK(bytesAt(pages, pageLength, pageLength + 904) == copyOf(memoryOf, pageLength, pageLength + 904));
+  CHECK(bytesAt(pages, length - 1, 1) == copyOf(memoryOf, length - 1, 1));
+  CHECK_FALSE(isAt(pages, length - 1, 2));
+  CHECK_FALSE(isAt(pages, length));
+  CHECK_FALSE(isAt(pages, pageLength, 2 * pageLength));
+  // Nor where the next page is shown, which lies elsewhere.
+  const auto next = pattern(pageLength, 16);
+  pages.setSize(inode, block);
+  pages.show(inode, 0, spanOf(memoryOf));
+  pages.show(inode, 3 * pageLength, spanOf(next));
+  CHECK_FALSE(isAt(pages, 2 * pageLength, 2 * pageLength));
+  CHECK(isAt(pages, 3 * pageLength));
+  // The rest of it may come, and go.
+  const auto last = pattern(pageLength, 17);
+  pages.show(inode, 2 * pageLength, spanOf(last));
+  auto expected = copyOf(last, 900, pageLength - 900);
+  const auto behind = copyOf(next, 0, 900);
+  expected.insert(expected.end(), behind.begin(), behind.end());
+  CHECK(bytesAt(pages, 2 * pageLength + 900, pageLength) == expected);
+  pages.show(inode, 2 * pageLength, {last.data(), 10});
+  CHECK_FALSE(isAt(pages, 2 * pageLength + 10));
+  CHECK(isAt(pages, 2 * pageLength, 10));
+}
+
 TEST_CASE("what was shown is forgotten when the size changes, and only then") {
   PageIndex pages;
   const auto memoryOf = pattern(2 * pageLength, 8);
