@@ -429,6 +429,14 @@ TEST_CASE("the connection ends with the kernel's end, after what it had asked, a
   CHECK(connected.channel.notify(FUSE_NOTIFY_INVAL_INODE, {}) != 0);
 }
 
+TEST_CASE("the end of the connection is seen also without a slot") {
+  Connected connected;
+  CHECK(connected.channel.read(8) == ReadEnd::starved);
+  connected.kernel.close();
+  CHECK(connected.channel.read(8) == ReadEnd::ended);
+  CHECK(connected.channel.hasEnded());
+}
+
 TEST_CASE("a channel that was closed says no more") {
   Connected connected;
   connected.channel.close();

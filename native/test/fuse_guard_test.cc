@@ -1,10 +1,11 @@
 /** The thread that reads in the place of an event loop that has no time. */
 #include "fuse/guard.h"
 
-#include <dirent.h>
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -44,6 +45,29 @@ struct Guarded {
   std::atomic<bool> isDestroyed{false};
   std::optional<Guard> guard;
 };
+
+/** How often the guard's thread of this process has gone to sleep; nothing where it does not run yet. */
+std::optional<std::string> sleepsOfGuard() {
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(thread.path() / "comm"), name);
+    if (name != "iserfs-guard") continue;
+    std::ifstream status(thread.path() / "status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("voluntary_ctxt_switches:")) return line;
+    }
+  }
+  return std::nullopt;
+}
+
+/** It sleeps for a good while: a hundred times as long as it does between looks. */
+bool sleepsSoundly() {
+  return eventually([] {
+    const auto before = sleepsOfGuard();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    return before.has_value() && sleepsOfGuard() == before;
+  });
+}
 
 }  // namespace
 
@@ -105,6 +129,34 @@ TEST_CASE("a write takes the only slot, and what comes behind it waits for anoth
   guarded.channel.take(messages, 8);
   REQUIRE(messages.size() == 1);
   CHECK(messages[0].unique == 4);
+}
+
+TEST_CASE("it sleeps without traffic, and also while nothing can be read for want of a slot") {
+  Guarded idle;
+  CHECK(sleepsSoundly());
+  idle.destroyGuard();
+  Guarded starved(false);
+  starved.kernel.send(kernelMessage(FUSE_GETATTR, 2, inode));
+  CHECK(sleepsSoundly());
+  CHECK(starved.wakes == 0);
+  starved.channel.addSlot(starved.lent.slot());
+  CHECK(eventually([&] { return starved.wakes > 0 && starved.channel.hasMessages(); }));
+}
+
+TEST_CASE("JavaScript is woken at the end of the connection, also while there is no slot") {
+  Guarded starved(false);
+  CHECK(sleepsSoundly());
+  starved.kernel.close();
+  CHECK(eventually([&] { return starved.wakes > 0; }));
+  CHECK(starved.channel.hasEnded());
+}
+
+TEST_CASE("the end comes before what the kernel had asked when there is no slot to read it with") {
+  Guarded starved(false);
+  starved.kernel.send(kernelMessage(FUSE_GETATTR, 2, inode));
+  starved.kernel.close();
+  CHECK(eventually([&] { return starved.wakes > 0; }));
+  CHECK(starved.channel.hasEnded());
 }
 
 TEST_CASE("JavaScript is woken at the end of the connection") {
