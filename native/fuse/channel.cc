@@ -26,6 +26,12 @@ Channel::Channel(Descriptor device) : device_(std::move(device)), slotEvent_(::e
   if (!slotEvent_.isOpen()) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
+void Channel::close() noexcept {
+  const std::lock_guard lock(queue_);
+  isClosed_ = true;
+  if (notifying_ == 0) device_.reset();
+}
+
 ReadEnd Channel::read(std::size_t most) {
   const std::unique_lock lock(reading_, std::try_to_lock);
   if (!lock.owns_lock()) return ReadEnd::busy;
@@ -208,7 +214,15 @@ int Channel::notify(int code, std::span<const iovec> body) noexcept {
   }
   fuse_out_header header{.len = static_cast<std::uint32_t>(length), .error = code, .unique = 0};
   pieces[0] = {.iov_base = &header, .iov_len = sizeof header};
-  return ::writev(device_.get(), pieces.data(), static_cast<int>(count)) < 0 ? errno : 0;
+  {
+    const std::lock_guard lock(queue_);
+    if (isClosed_) return EBADF;
+    notifying_++;
+  }
+  const int error = ::writev(device_.get(), pieces.data(), static_cast<int>(count)) < 0 ? errno : 0;
+  const std::lock_guard lock(queue_);
+  if (--notifying_ == 0 && isClosed_) device_.reset();
+  return error;
 }
 
 }  // namespace iserfs::fuse

@@ -48,8 +48,8 @@ class Channel {
   /** `device` is of /dev/fuse, or anything that keeps the bounds of messages, and does not block. Throws std::system_error. */
   explicit Channel(Descriptor device);
 
-  /** Closes the device: when nobody reads, answers or notifies any more. */
-  void close() noexcept { device_.reset(); }
+  /** Closes the device: when nobody reads or answers any more, and as soon as nobody notifies. */
+  void close() noexcept;
 
   /** Reads up to `most` messages. Any thread. */
   ReadEnd read(std::size_t most);
@@ -72,7 +72,10 @@ class Channel {
 
   /** Answers with `error`, 0 or a positive errno, and where that is 0 with the bytes of `body`. Any thread. */
   void answer(std::uint64_t unique, int error, std::span<const iovec> body = {}) noexcept;
-  /** Tells the kernel something; may wait for answers that it waits for: not on a thread that gives some. 0 or a positive errno. */
+  /**
+   * Tells the kernel something; may wait for answers that it waits for: not on a thread that gives some. 0 or a positive errno, EBADF
+   * once it was closed.
+   */
   int notify(int code, std::span<const iovec> body) noexcept;
 
   PageIndex& pages() noexcept { return pages_; }
@@ -112,6 +115,8 @@ class Channel {
   std::size_t firstMessage_ = 0;
   std::vector<Slot> slots_;
   bool isSlotAwaited_ = false;
+  int notifying_ = 0;
+  bool isClosed_ = false;
   std::atomic<std::size_t> queued_{0};
   std::atomic<std::size_t> freeSlots_{0};
   std::atomic<bool> hasSlot_{false};

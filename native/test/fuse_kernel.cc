@@ -78,7 +78,7 @@ bool FuseKernel::hasAnswer() {
   return ::poll(&one, 1, 0) > 0;
 }
 
-std::optional<FuseKernel::Answer> FuseKernel::answer() {
+std::optional<Bytes> FuseKernel::received() {
   pollfd one{.fd = socket_.get(), .events = POLLIN, .revents = 0};
   int ready = 0;
   do {
@@ -89,6 +89,13 @@ std::optional<FuseKernel::Answer> FuseKernel::answer() {
   const auto length = ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
   if (length <= 0) return std::nullopt;
   bytes.resize(static_cast<std::size_t>(length));
+  return bytes;
+}
+
+std::optional<FuseKernel::Answer> FuseKernel::answer() {
+  auto message = received();
+  if (!message.has_value()) return std::nullopt;
+  auto& bytes = *message;
   const auto header = fieldsOf<fuse_out_header>(bytes);
   CHECK(bytes.size() >= sizeof header);
   CHECK(header.len == bytes.size());

@@ -62,6 +62,8 @@ class FuseKernel {
   void send(std::span<const std::byte> message);
   /** The next answer or notice, whose length must be right; nothing after five seconds, and where the other end is gone. */
   std::optional<Answer> answer();
+  /** The same, whatever its bytes are. */
+  std::optional<Bytes> received();
   bool hasAnswer();
   /** As the end of a connection is. */
   void close() { socket_.reset(); }
