@@ -1,8 +1,12 @@
 #include "fuse/channel.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 namespace iserfs::fuse {
 
@@ -17,6 +21,16 @@ constexpr std::uint32_t oldestMinor = 28;
 constexpr std::size_t maxPieces = 1000;
 
 }  // namespace
+
+Channel::Channel(Descriptor device) : device_(std::move(device)), slotEvent_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!slotEvent_.isOpen()) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+void Channel::close() noexcept {
+  const std::lock_guard lock(queue_);
+  isClosed_ = true;
+  if (notifying_ == 0) device_.reset();
+}
 
 ReadEnd Channel::read(std::size_t most) {
   const std::unique_lock lock(reading_, std::try_to_lock);
@@ -42,7 +56,7 @@ bool Channel::takeSlotForReading() {
 /** `limit` where a message was read. */
 ReadEnd Channel::readOne() {
   if (hasEnded()) return ReadEnd::ended;
-  if (!takeSlotForReading()) return ReadEnd::starved;
+  if (!takeSlotForReading()) return noticeEnd() ? ReadEnd::ended : ReadEnd::starved;
   const std::array<iovec, 2> into{{{.iov_base = head_.data(), .iov_len = head_.size()}, {.iov_base = current_.data, .iov_len = maxTransfer}}};
   for (;;) {
     const auto length = ::readv(device_.get(), into.data(), static_cast<int>(into.size()));
@@ -137,6 +151,24 @@ void Channel::addSlot(Slot slot) {
   const std::lock_guard lock(queue_);
   slots_.push_back(slot);
   freeSlots_.store(slots_.size(), std::memory_order_relaxed);
+  if (!isSlotAwaited_) return;
+  isSlotAwaited_ = false;
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(slotEvent_.get(), &one, sizeof one));
+}
+
+bool Channel::awaitSlot() noexcept {
+  const std::lock_guard lock(queue_);
+  std::uint64_t count = 0;
+  static_cast<void>(::read(slotEvent_.get(), &count, sizeof count));
+  isSlotAwaited_ = !canRead();
+  return isSlotAwaited_;
+}
+
+bool Channel::noticeEnd() noexcept {
+  pollfd one{.fd = device_.get(), .events = 0, .revents = 0};
+  if (::poll(&one, 1, 0) > 0) hasEnded_.store(true, std::memory_order_release);
+  return hasEnded();
 }
 
 std::optional<std::uint32_t> Channel::takeSlot() {
@@ -182,7 +214,15 @@ int Channel::notify(int code, std::span<const iovec> body) noexcept {
   }
   fuse_out_header header{.len = static_cast<std::uint32_t>(length), .error = code, .unique = 0};
   pieces[0] = {.iov_base = &header, .iov_len = sizeof header};
-  return ::writev(device_.get(), pieces.data(), static_cast<int>(count)) < 0 ? errno : 0;
+  {
+    const std::lock_guard lock(queue_);
+    if (isClosed_) return EBADF;
+    notifying_++;
+  }
+  const int error = ::writev(device_.get(), pieces.data(), static_cast<int>(count)) < 0 ? errno : 0;
+  const std::lock_guard lock(queue_);
+  if (--notifying_ == 0 && isClosed_) device_.reset();
+  return error;
 }
 
 }  // namespace iserfs::fuse

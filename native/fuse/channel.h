@@ -45,11 +45,11 @@ enum class ReadEnd : std::uint8_t {
 
 class Channel {
  public:
-  /** `device` is of /dev/fuse, or anything that keeps the bounds of messages, and does not block. */
-  explicit Channel(Descriptor device) : device_(std::move(device)) {}
+  /** `device` is of /dev/fuse, or anything that keeps the bounds of messages, and does not block. Throws std::system_error. */
+  explicit Channel(Descriptor device);
 
-  /** Closes the device: when nobody reads, answers or notifies any more. */
-  void close() noexcept { device_.reset(); }
+  /** Closes the device: when nobody reads or answers any more, and as soon as nobody notifies. */
+  void close() noexcept;
 
   /** Reads up to `most` messages. Any thread. */
   ReadEnd read(std::size_t most);
@@ -64,10 +64,18 @@ class Channel {
   /** Slots that wait for data, that of the next message left out. Any thread. */
   std::size_t freeSlots() const noexcept { return freeSlots_.load(std::memory_order_relaxed); }
   bool canRead() const noexcept { return freeSlots() > 0 || hasSlot_.load(std::memory_order_relaxed); }
+  /** Whether nothing can be read for want of a slot: then `slotEvent` is readable when one has been lent. Any thread. */
+  bool awaitSlot() noexcept;
+  int slotEvent() const noexcept { return slotEvent_.get(); }
+  /** Looks, without reading, whether the connection has ended: what was not read is lost then. Any thread. */
+  bool noticeEnd() noexcept;
 
   /** Answers with `error`, 0 or a positive errno, and where that is 0 with the bytes of `body`. Any thread. */
   void answer(std::uint64_t unique, int error, std::span<const iovec> body = {}) noexcept;
-  /** Tells the kernel something; may wait for answers that it waits for: not on a thread that gives some. 0 or a positive errno. */
+  /**
+   * Tells the kernel something; may wait for answers that it waits for: not on a thread that gives some. 0 or a positive errno, EBADF
+   * once it was closed.
+   */
   int notify(int code, std::span<const iovec> body) noexcept;
 
   PageIndex& pages() noexcept { return pages_; }
@@ -88,6 +96,7 @@ class Channel {
   bool answerFromMemory(const Message& message);
 
   Descriptor device_;
+  Descriptor slotEvent_;
   PageIndex pages_;
   std::atomic<bool> isInitialised_{false};
   std::atomic<bool> hasEnded_{false};
@@ -105,6 +114,9 @@ class Channel {
   std::vector<Message> messages_;
   std::size_t firstMessage_ = 0;
   std::vector<Slot> slots_;
+  bool isSlotAwaited_ = false;
+  int notifying_ = 0;
+  bool isClosed_ = false;
   std::atomic<std::size_t> queued_{0};
   std::atomic<std::size_t> freeSlots_{0};
   std::atomic<bool> hasSlot_{false};

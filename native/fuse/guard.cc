@@ -45,7 +45,16 @@ void Guard::run() {
   if (!isStopped()) wake_();
 }
 
-bool Guard::sleepUntilTraffic() { return waitReadable(-1); }
+bool Guard::sleepUntilTraffic() {
+  if (!channel_.awaitSlot()) return waitReadable(-1);
+  // Traffic is nothing to wake up for, but the end is: nobody else looks.
+  pollfd all[3] = {{.fd = stopEvent_.get(), .events = POLLIN, .revents = 0},
+                   {.fd = channel_.slotEvent(), .events = POLLIN, .revents = 0},
+                   {.fd = channel_.device(), .events = 0, .revents = 0}};
+  ::poll(all, 3, -1);
+  if (all[2].revents != 0) channel_.noticeEnd();
+  return false;
+}
 
 /** False also where it is to stop. */
 bool Guard::waitReadable(int timeoutMs) {

@@ -1,7 +1,8 @@
 /**
  * A thread that reads what the kernel asks while the event loop has no time for it, so that what can be answered from memory is
  * answered then too. While JavaScript keeps up it only looks, every 400 microseconds, whether that is so; without traffic it sleeps
- * until there is some. Knows no event loop: JavaScript counts its turns, and is woken for what is left to it.
+ * until there is some, and without a slot until there is one. Knows no event loop: JavaScript counts its turns, and is woken for what
+ * is left to it.
  */
 #pragma once
 

@@ -51,6 +51,7 @@ void PageIndex::show(std::uint64_t inode, std::uint64_t offset, std::span<const 
       if (entry == nullptr) block.shown++;
       else hasReplaced = true;
       entry = bytes.data() + (page - first) * pageLength;
+      block.lengths[page % pagesPerBlock] = static_cast<std::uint16_t>(std::min(pageLength, bytes.size() - (page - first) * pageLength));
     }
   }
   if (hasReplaced) waitForReaders(lock, inode, first * pageLength, end > UINT64_MAX / pageLength ? UINT64_MAX : end * pageLength);
@@ -81,12 +82,12 @@ bool PageIndex::begin(std::uint64_t inode, std::uint64_t offset, std::uint64_t l
       block = foundBlock == image.blocks.end() ? nullptr : &foundBlock->second;
     }
     const auto* memory = block == nullptr ? nullptr : block->pages[page % pagesPerBlock];
-    if (memory == nullptr) {
+    const auto inPage = at % pageLength;
+    const auto part = std::min(pageLength - inPage, end - at);
+    if (memory == nullptr || inPage + part > block->lengths[page % pagesPerBlock]) {
       pieces.resize(before);
       return false;
     }
-    const auto inPage = at % pageLength;
-    const auto part = std::min(pageLength - inPage, end - at);
     // The kernel's structure has no const; a write to /dev/fuse does not change what it takes.
     auto* start = const_cast<std::byte*>(memory) + inPage;
     const bool continues = pieces.size() > before && static_cast<std::byte*>(pieces.back().iov_base) + pieces.back().iov_len == start;

@@ -44,7 +44,10 @@ class PageIndex {
   void setSize(std::uint64_t inode, std::uint64_t size);
   /** Forgets the image and all that was shown of it. Any thread, but not one that reads. */
   void drop(std::uint64_t inode);
-  /** `offset` is a multiple of the page length. Waits for who reads what was there before. Any thread, but not one that reads. */
+  /**
+   * `offset` is a multiple of the page length; of the last page there may be a part. Waits for who reads what was there before. Any
+   * thread, but not one that reads.
+   */
   void show(std::uint64_t inode, std::uint64_t offset, std::span<const std::byte> bytes);
   /** Pages that the range touches are not looked up any more, and not read, when it returns. Any thread, but not one that reads. */
   void hide(std::uint64_t inode, std::uint64_t offset, std::uint64_t length);
@@ -67,6 +70,8 @@ class PageIndex {
   /** 64 KiB of an image; a page that is not shown is null. */
   struct Block {
     std::array<const std::byte*, pagesPerBlock> pages{};
+    /** Bytes of each that are shown, from its start. */
+    std::array<std::uint16_t, pagesPerBlock> lengths{};
     std::uint32_t shown = 0;
   };
 
