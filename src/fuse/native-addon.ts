@@ -3,14 +3,15 @@
  * below are the contract with `native/fuse-addon/connection_exports.cc`. Requests and slots are numbers to it.
  */
 
-import { createRequire } from 'node:module';
-import { IserfsError } from '../errors.ts';
+import { loadOwnAddon, type OwnAddon } from '../own-addon.ts';
 
-/** Changes together with `interfaceVersion` in `native/fuse-addon/records.h`. */
-const INTERFACE_VERSION = 1;
-/** From `src/fuse` and from `dist/fuse` alike. */
-const ADDON_PATH = '../../native/build/iserfs_fuse.node';
-const BUILD_HINT = 'Build it with `npm run build:native`.';
+const fuseAddon: OwnAddon = {
+  title: 'the FUSE addon',
+  file: 'iserfs_fuse.node',
+  /** Changes together with `interfaceVersion` in `native/fuse-addon/records.h`. */
+  version: 1,
+  functions: ['mount', 'open', 'allocate'],
+};
 
 /** Numbers of a record, and bytes of a name's place, as of `native/fuse-addon/records.h`. */
 export const RECORD_FIELDS = 12;
@@ -90,30 +91,6 @@ let loaded: FuseAddon | undefined;
 
 /** Throws `unsupported` where there is no addon that can be used. */
 export function loadFuseAddon(): FuseAddon {
-  loaded ??= load();
+  loaded ??= loadOwnAddon(fuseAddon) as FuseAddon;
   return loaded;
-}
-
-function load(): FuseAddon {
-  const require = createRequire(import.meta.url);
-  let addon: unknown;
-  try {
-    addon = require(ADDON_PATH);
-  } catch (error) {
-    const isMissing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND';
-    throw unusable(isMissing ? 'is not built' : 'does not load', error);
-  }
-  if (!isAddon(addon)) throw unusable('is of another version');
-  return addon;
-}
-
-function unusable(what: string, cause?: unknown): IserfsError {
-  const reason = cause instanceof Error && what === 'does not load' ? `: ${cause.message.split('\n')[0]}` : '';
-  return new IserfsError('unsupported', `the FUSE addon ${what}${reason}`, { hint: BUILD_HINT });
-}
-
-function isAddon(value: unknown): value is FuseAddon {
-  if (typeof value !== 'object' || value === null || !('version' in value) || value.version !== INTERFACE_VERSION) return false;
-  const addon = value as Readonly<Record<string, unknown>>;
-  return ['mount', 'open', 'allocate'].every((name) => typeof addon[name] === 'function');
 }

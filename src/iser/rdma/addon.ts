@@ -4,15 +4,16 @@
  * arenas are numbers to it.
  */
 
-import { createRequire } from 'node:module';
-import { IserfsError } from '../../errors.ts';
+import { loadOwnAddon, type OwnAddon, otherVersion } from '../../own-addon.ts';
 import type { ProviderName } from './provider.ts';
 
-/** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-const INTERFACE_VERSION = 3;
-/** From `src/iser/rdma` and from `dist/iser/rdma` alike. */
-const ADDON_PATH = '../../../native/build/iserfs_rdma.node';
-const BUILD_HINT = 'Build it with `npm run build:native`.';
+const rdmaAddon: OwnAddon = {
+  title: 'the RDMA addon',
+  file: 'iserfs_rdma.node',
+  /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
+  version: 3,
+  functions: ['open', 'crc32c'],
+};
 
 export interface AddonQueuePairOptions {
   readonly sendDepth: number;
@@ -136,7 +137,7 @@ const methods = [
 /** A context of the addon, whose events `deliver` is called with. Throws `unsupported` where there is no addon that can be used. */
 export function openAddon(deliver: Deliver): AddonContext {
   const context = loadAddon().open(deliver);
-  if (!isContext(context)) throw unusable('is of another version');
+  if (!isContext(context)) throw otherVersion(rdmaAddon);
   return context;
 }
 
@@ -150,34 +151,7 @@ export function nativeCrc32c(): Crc32c | undefined {
 }
 
 function loadAddon(): Addon {
-  const require = createRequire(import.meta.url);
-  let addon: unknown;
-  try {
-    addon = require(ADDON_PATH);
-  } catch (error) {
-    const isMissing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND';
-    throw unusable(isMissing ? 'is not built' : 'does not load', error);
-  }
-  if (!isAddon(addon)) throw unusable('is of another version');
-  return addon;
-}
-
-function unusable(what: string, cause?: unknown): IserfsError {
-  const reason = cause instanceof Error && what === 'does not load' ? `: ${cause.message.split('\n')[0]}` : '';
-  return new IserfsError('unsupported', `the RDMA addon ${what}${reason}`, { hint: BUILD_HINT });
-}
-
-function isAddon(value: unknown): value is Addon {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'version' in value &&
-    value.version === INTERFACE_VERSION &&
-    'open' in value &&
-    typeof value.open === 'function' &&
-    'crc32c' in value &&
-    typeof value.crc32c === 'function'
-  );
+  return loadOwnAddon(rdmaAddon) as Addon;
 }
 
 function isContext(value: unknown): value is AddonContext {
