@@ -1,10 +1,10 @@
 /**
  * The built command line as one file, for the guest: under emulation Node needs ten seconds more to load it from three hundred. What
- * it finds by its place in the project (the addon, package.json) is at the same places around that file.
+ * it finds by its place in the project (the addons, package.json) is at the same places around that file.
  */
 
 import { mkdirSync, symlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { rolldown } from 'rolldown';
 import { projectRoot } from '../support/cli-process.ts';
 
@@ -16,14 +16,10 @@ export interface Stage {
 
 /** `folder`: an empty one. Needs a build. */
 export async function makeStage(folder: string): Promise<Stage> {
-  // dist/cli.js looks for ../package.json, dist/iser/rdma/addon.js for ../../../native.
-  const place = join(folder, 'project', 'dist', 'iser');
-  mkdirSync(place, { recursive: true });
-  const link = (name: string, ...at: string[]) => symlinkSync(join(projectRoot, name), join(folder, ...at, name));
-  link('native');
-  link('node_modules');
-  link('package.json', 'project', 'dist');
-  const cliPath = join(place, 'cli.js');
+  const project = join(folder, 'project');
+  const cliPath = join(project, 'dist', 'cli.js');
+  mkdirSync(dirname(cliPath), { recursive: true });
+  for (const name of ['native', 'node_modules', 'package.json']) symlinkSync(join(projectRoot, name), join(project, name));
   const bundle = await rolldown({
     input: join(projectRoot, 'dist', 'cli.js'),
     platform: 'node',
