@@ -401,7 +401,13 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
     describe('the window', () => {
       let window: PageWindow;
       let descriptor: number;
-      const page = (value: number, length = WINDOW_PAGE) => new Uint8Array(length).fill(value);
+      /** What is shown is read in place: nobody else keeps its memory. */
+      const kept: Uint8Array[] = [];
+      const page = (value: number, length = WINDOW_PAGE) => {
+        const bytes = new Uint8Array(length).fill(value);
+        kept.push(bytes);
+        return bytes;
+      };
       const reads = () => upcalls.seen.filter((op) => op === 'read').length;
       const offsets = () => {
         const found: number[] = [];
