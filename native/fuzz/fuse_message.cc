@@ -8,8 +8,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <optional>
@@ -19,18 +17,11 @@
 #include <vector>
 
 #include "fuse/channel.h"
+#include "must.h"
 
 namespace {
 
 using namespace iserfs::fuse;
-
-#define MUST(condition)                                                             \
-  do {                                                                              \
-    if (!(condition)) {                                                             \
-      std::fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);  \
-      std::abort();                                                                 \
-    }                                                                               \
-  } while (false)
 
 using Bytes = std::vector<std::byte>;
 

@@ -8,8 +8,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -22,16 +20,9 @@
 #include "iwarp/crc32c.h"
 #include "iwarp/receiver.h"
 #include "iwarp/stag_table.h"
+#include "must.h"
 
 namespace iserfs::fuzz {
-
-#define MUST(condition)                                                             \
-  do {                                                                              \
-    if (!(condition)) {                                                             \
-      std::fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);  \
-      std::abort();                                                                 \
-    }                                                                               \
-  } while (false)
 
 class GuardedHost final : public rdma::iwarp::Receiver::Host {
  public:

@@ -4,22 +4,12 @@
  */
 #include <fuzzer/FuzzedDataProvider.h>
 
-#include <cstdio>
-#include <cstdlib>
-
 #include "iwarp/mpa.h"
+#include "must.h"
 
 namespace {
 
 using namespace iserfs::rdma::iwarp;
-
-#define MUST(condition)                                                             \
-  do {                                                                              \
-    if (!(condition)) {                                                             \
-      std::fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);  \
-      std::abort();                                                                 \
-    }                                                                               \
-  } while (false)
 
 constexpr std::uint16_t largestDepth = 0x3ffe;
 

@@ -14,8 +14,6 @@ import type { BlockDevice, SharedMemory } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor, SharedRun } from './buffer-pool.ts';
 import type { Ended } from './ended.ts';
 
-/** The end of a staged write: GOOD, or why not. */
-
 /**
  * Takes a write. `data` may be used again when it is taken: when the call returns, or when the promise, which is
  * there where it has to wait for room, resolves; where `memory` is given, that may be retained instead.
