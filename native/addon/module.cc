@@ -1,6 +1,6 @@
 /**
- * The addon's entry, once for each environment that loads it: `open(deliver)` makes a context, whose functions are all there is
- * but for `crc32c(bytes, previous)`, which is for whoever has digests to make.
+ * The addon's entry, once for each environment that loads it: `open(deliver)` makes a context, whose functions are all there is of
+ * RDMA. `openStream(descriptor, ready)` is for TCP without, and `crc32c(bytes, previous)` for whoever has digests to make.
  * The environment owns its contexts and ends them before it goes away.
  */
 #include <napi.h>
@@ -10,6 +10,7 @@
 
 #include "addon/context.h"
 #include "addon/records.h"
+#include "addon/stream.h"
 #include "iwarp/crc32c.h"
 
 namespace iserfs::addon {
@@ -36,6 +37,11 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   return info.Env().GetInstanceData<EnvironmentState>()->open(info.Env(), info[0].As<Napi::Function>());
 }
 
+Napi::Value openStream(const Napi::CallbackInfo& info) {
+  if (!info[0].IsNumber() || !info[1].IsFunction()) throw Napi::TypeError::New(info.Env(), "openStream wants a descriptor and a function");
+  return Stream::open(info.Env(), info[0].As<Napi::Number>().Int32Value(), info[1].As<Napi::Function>());
+}
+
 /** The CRC32C of what `previous` is that of, followed by `bytes`. Thread: js. */
 Napi::Value crc32c(const Napi::CallbackInfo& info) {
   if (!info[0].IsTypedArray() || !info[1].IsNumber()) throw Napi::TypeError::New(info.Env(), "crc32c wants bytes and a number");
@@ -50,6 +56,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(state.release());
   exports.Set("version", static_cast<double>(interfaceVersion));
   exports.Set("open", Napi::Function::New(env, open, "open"));
+  exports.Set("openStream", Napi::Function::New(env, openStream, "openStream"));
   exports.Set("crc32c", Napi::Function::New(env, crc32c, "crc32c"));
   return exports;
 }

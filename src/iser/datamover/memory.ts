@@ -231,8 +231,8 @@ class MemoryChannel implements ByteChannel {
   }
 
   /** Each PDU by itself, since each may be intercepted: as they come together, they are the segments. */
-  write(_segments: readonly Uint8Array[], pdus: readonly OutgoingPdu[], written: () => void): void {
-    if (this.isClosed) return;
+  write(_segments: readonly Uint8Array[], pdus: readonly OutgoingPdu[], written: () => void): boolean {
+    if (this.isClosed) return false;
     for (const { pdu, digests } of pdus) {
       for (const delivery of this.#intercept(pdu) ?? [{ pdu }]) {
         const bytes = join(encodePdu(delivery.pdu, digests));
@@ -249,6 +249,7 @@ class MemoryChannel implements ByteChannel {
       if (peer === undefined || peer.isClosed || peer.#backlog <= WINDOW_LENGTH) done();
       else peer.#waitingWriter = done;
     });
+    return false;
   }
 
   inject(pdu: Pdu, digests: Digests): void {
@@ -262,10 +263,6 @@ class MemoryChannel implements ByteChannel {
   resumeReading(): void {
     this.#isPaused = false;
     this.#schedule(0, () => this.#pump());
-  }
-
-  takeBackBuffer(): boolean {
-    return true; // a buffer is asked for and filled in one step
   }
 
   end(): void {

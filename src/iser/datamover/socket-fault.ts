@@ -1,6 +1,8 @@
-/** What a socket's error codes mean, in words for people. */
+/** What sockets have to say, in words for people: error codes, and the addresses of their ends. */
 
+import type { Socket } from 'node:net';
 import { IserfsError } from '../../errors.ts';
+import { formatPortal } from '../iscsi/name.ts';
 
 const texts: Readonly<Record<string, string>> = {
   EACCES: 'not permitted',
@@ -44,6 +46,24 @@ export function connectionError(peer: string, error: Error): IserfsError {
   return new IserfsError('unreachable', `cannot connect to ${peer}: ${faultText(error)}`, {
     hint: (code === undefined ? undefined : hints[code]) ?? ANY_HINT,
   });
+}
+
+/** Why there is no connection to `peer` any more. */
+export function connectionLost(peer: string, error: Error): IserfsError {
+  return new IserfsError('connection-lost', `the connection to ${peer} was lost: ${faultText(error)}`);
+}
+
+/** `ADDRESS:PORT` of the two ends. */
+export function socketAddresses(socket: Socket): { readonly local: string; readonly remote: string } {
+  return {
+    local: formatPortal({ host: plainAddress(socket.localAddress), port: socket.localPort ?? 0 }),
+    remote: formatPortal({ host: plainAddress(socket.remoteAddress), port: socket.remotePort ?? 0 }),
+  };
+}
+
+/** Without the form that IPv4 addresses have on an IPv6 socket. */
+function plainAddress(address: string | undefined): string {
+  return address?.replace(/^::ffff:(?=\d+\.)/, '') ?? '';
 }
 
 function codeOf(error: Error): string | undefined {

@@ -72,7 +72,7 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     });
   }
 
-  /** To be called once, before the channel calls anything but `nextBuffer`. */
+  /** To be called once, before the channel calls anything. */
   open(channel: ByteChannel): void {
     this.#channel = channel;
   }
@@ -208,6 +208,10 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     return this.#state === 'open' ? this.reader.nextBuffer() : DRAIN;
   }
 
+  furtherBuffer(): Uint8Array | undefined {
+    return this.#state === 'open' ? this.reader.furtherBuffer() : undefined;
+  }
+
   filled(count: number): boolean {
     return this.#state === 'open' ? this.#read(() => this.reader.filled(count)) : true;
   }
@@ -254,32 +258,39 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   }
 
   #flush(): void {
-    if (this.#isWriting || (this.#state !== 'open' && this.#state !== 'draining')) return;
-    const batch = new PduBatch();
-    let pdus: QueuedPdu<Token>[];
-    try {
-      pdus = this.#nextBatch(batch);
-    } catch (error) {
-      this.fail(error);
-      return;
-    }
-    if (pdus.length === 0) {
-      batch.release();
-      if (this.#state === 'draining') this.channel.end();
-      return;
-    }
-    this.#isWriting = true;
-    this.channel.write(batch.segments, pdus, () => {
-      this.#isWriting = false;
-      batch.release();
+    while (!this.#isWriting && (this.#state === 'open' || this.#state === 'draining')) {
+      const batch = new PduBatch();
+      let pdus: QueuedPdu<Token>[];
       try {
-        for (const { token } of pdus) if (token !== undefined) this.sent(token);
+        pdus = this.#nextBatch(batch);
       } catch (error) {
         this.fail(error);
+        return;
       }
-      this.#flush();
-    });
-    if (this.#control.length <= MAX_QUEUED_PDUS / 2 && this.#controlBytes <= MAX_QUEUED_BYTES / 2) this.resumeFrom('full-queue');
+      if (pdus.length === 0) {
+        batch.release();
+        if (this.#state === 'draining') this.channel.end();
+        return;
+      }
+      this.#isWriting = true;
+      const isWritten = this.channel.write(batch.segments, pdus, () => {
+        this.#written(batch, pdus);
+        this.#flush();
+      });
+      if (isWritten) this.#written(batch, pdus);
+      if (this.#control.length <= MAX_QUEUED_PDUS / 2 && this.#controlBytes <= MAX_QUEUED_BYTES / 2)
+        this.resumeFrom('full-queue');
+    }
+  }
+
+  #written(batch: PduBatch, pdus: readonly QueuedPdu<Token>[]): void {
+    this.#isWriting = false;
+    batch.release();
+    try {
+      for (const { token } of pdus) if (token !== undefined) this.sent(token);
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   #nextBatch(batch: PduBatch): QueuedPdu<Token>[] {

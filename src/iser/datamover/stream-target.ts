@@ -44,9 +44,7 @@ export class StreamTarget extends StreamDatamover<PutToken> implements TargetDat
   deallocateTask(itt: number): void {
     this.#sequence.deallocate(itt, new IserfsError('aborted', `the task ${itt} has ended`));
     if (!this.isOpen) return;
-    if (this.reader.discardData(itt) && !this.channel.takeBackBuffer()) {
-      this.fail(new IserfsError('connection-lost', 'a task was ended while its data was being received'));
-    }
+    this.reader.discardData(itt);
     this.scheduleFlush();
   }
 

@@ -39,8 +39,6 @@ const SMALL_READ_LENGTH = 4096;
 const LARGE_READ_LENGTH = 64 * 1024;
 /** After so many reads in a row that would have fitted a small buffer it is small again. */
 const SMALL_READS = 16;
-/** After a directly placed payload another is likely: a short read holds down what is copied of it. */
-const READ_LENGTH_AFTER_PAYLOAD = 4096;
 /** Header segments and header digest at their longest. */
 const LONGEST_HEADER = BHS_LENGTH + 255 * 4 + 4;
 /** Up to 3 bytes of padding and a digest. */
@@ -69,14 +67,15 @@ export class PduReader {
   #digests = NO_DIGESTS;
   #longestData = LOGIN_DATA_SEGMENT_LENGTH;
 
-  /** Two, because what waits in one while reading is paused must not be read over. */
-  #readBuffers: [Uint8Array, Uint8Array];
-  /** Of the buffers of its own. */
+  /** A buffer of its own, and how long it is to be. */
+  #ownBuffer = new Uint8Array(SMALL_READ_LENGTH);
   #ownLength = SMALL_READ_LENGTH;
   #smallReads = 0;
+  /** Another payload is likely: what comes of it in a buffer of its own is copied, so that is short. */
   #isAfterPayload = false;
-  /** What `nextBuffer` returned last. */
+  /** What `nextBuffer` and `furtherBuffer` returned last, up to `filled`. */
   #armed: Uint8Array = NO_BYTES;
+  #further: Uint8Array = NO_BYTES;
   #isArmedDirect = false;
   /** Received but not looked at yet, because of a pause. */
   #waiting: Uint8Array = NO_BYTES;
@@ -104,7 +103,6 @@ export class PduReader {
   constructor(peer: 'initiator' | 'target', sink: PduSink) {
     this.#peer = peer;
     this.#sink = sink;
-    this.#readBuffers = [new Uint8Array(SMALL_READ_LENGTH), NO_BYTES];
   }
 
   /** Takes effect with the next PDU. `longestData` is the MaxRecvDataSegmentLength that we declared. */
@@ -136,38 +134,42 @@ export class PduReader {
     this.#consume(waiting);
   }
 
-  /** Where the next bytes go. Valid until `filled()`, `resume()` or `discardData()`; never empty. */
+  /** Where the next bytes go; never empty. Not while it is paused; and nothing but `furtherBuffer()` is called between this and `filled()`. */
   nextBuffer(): Uint8Array {
     const remaining = this.#dataLength - this.#dataHave;
-    this.#isArmedDirect =
-      !this.#isPaused && this.#phase === 'data' && this.#place !== undefined && remaining >= DIRECT_PLACEMENT_LENGTH;
-    if (this.#isArmedDirect) {
-      this.#armed = (this.#place as Uint8Array).subarray(this.#dataHave, this.#dataLength);
-      this.#isAfterPayload = true;
-    } else {
-      this.#armed = this.#ownBuffer().subarray(0, this.#isAfterPayload ? READ_LENGTH_AFTER_PAYLOAD : this.#ownLength);
-      this.#isAfterPayload = false;
-    }
+    this.#isArmedDirect = this.#phase === 'data' && this.#place !== undefined && remaining >= DIRECT_PLACEMENT_LENGTH;
+    if (this.#isArmedDirect) this.#armed = (this.#place as Uint8Array).subarray(this.#dataHave, this.#dataLength);
+    else this.#armed = this.#ownBytes(this.#isAfterPayload ? SMALL_READ_LENGTH : this.#ownLength);
+    this.#isAfterPayload = this.#isArmedDirect;
     return this.#armed;
   }
 
-  /** The first `count` bytes of `nextBuffer()` are there. Calls the sink. Throws `ProtocolError`. */
+  /**
+   * Where those go that come behind a full `nextBuffer()`: behind a payload there is a buffer of its own, which saves a call of
+   * the system for the next header.
+   */
+  furtherBuffer(): Uint8Array | undefined {
+    if (!this.#isArmedDirect) return undefined;
+    this.#further = this.#ownBytes(SMALL_READ_LENGTH);
+    return this.#further;
+  }
+
+  /** `count` bytes are there. Calls the sink. Throws `ProtocolError`. */
   filled(count: number): void {
-    if (!this.#isArmedDirect) {
-      const arrived = this.#armed.subarray(0, count);
-      this.#fitOwnLength(count);
-      this.receive(arrived);
-      return;
-    }
-    const arrived = this.#armed.subarray(0, count);
-    this.#isArmedDirect = false;
+    const armed = this.#armed;
+    const further = this.#further;
     this.#armed = NO_BYTES;
-    if (this.#place === undefined) {
+    this.#further = NO_BYTES;
+    const arrived = count < armed.length ? armed.subarray(0, count) : armed;
+    if (this.#isArmedDirect) {
+      this.#isArmedDirect = false;
+      this.#dataArrived(arrived);
+      if (this.#phase === 'trailer' && this.#trailerNeed === 0) this.#complete();
+      if (count > armed.length) this.receive(further.subarray(0, count - armed.length));
+    } else {
+      if (armed.length === this.#ownLength) this.#fitOwnLength(count);
       this.receive(arrived);
-      return;
     }
-    this.#dataArrived(arrived);
-    if (this.#phase === 'trailer' && this.#trailerNeed === 0) this.#complete();
   }
 
   /** Takes bytes that lie elsewhere, borrowed until the call returns unless it pauses. Calls the sink. Throws `ProtocolError`. */
@@ -182,17 +184,11 @@ export class PduReader {
     this.#waiting = joined;
   }
 
-  /**
-   * What is still to come of the data that the sink placed for task `itt` goes nowhere. Returns whether
-   * the buffer that `nextBuffer()` named last lies in that place: it must then be taken back from
-   * whoever fills it.
-   */
-  discardData(itt: number): boolean {
-    if (this.#pdu?.itt !== itt || this.#place === undefined || !this.#isSinkPlace) return false;
-    const wasDirect = this.#isArmedDirect;
+  /** What is still to come of the data that the sink placed for task `itt` goes nowhere. */
+  discardData(itt: number): void {
+    if (this.#pdu?.itt !== itt || this.#place === undefined || !this.#isSinkPlace) return;
     this.#place = undefined;
     this.#pdu = withData(this.#pdu, NO_BYTES);
-    return wasDirect;
   }
 
   /** Drops every reference to memory that is not its own. It must not be used afterwards. */
@@ -200,26 +196,25 @@ export class PduReader {
     this.#place = undefined;
     this.#pdu = undefined;
     this.#armed = NO_BYTES;
+    this.#further = NO_BYTES;
     this.#isArmedDirect = false;
     this.#waiting = NO_BYTES;
     this.#isPaused = true;
   }
 
-  /** The read buffer in which nothing waits. */
-  #ownBuffer(): Uint8Array {
-    if (this.#waiting.length > 0 && this.#waiting.buffer === this.#readBuffers[0].buffer) this.#readBuffers.reverse();
-    if (this.#readBuffers[0].length !== this.#ownLength) this.#readBuffers[0] = new Uint8Array(this.#ownLength);
-    return this.#readBuffers[0];
+  /** The first bytes of its own buffer, at most `length` of them. */
+  #ownBytes(length: number): Uint8Array {
+    if (this.#ownBuffer.length !== this.#ownLength) this.#ownBuffer = new Uint8Array(this.#ownLength);
+    return length < this.#ownLength ? this.#ownBuffer.subarray(0, length) : this.#ownBuffer;
   }
 
-  /** Chooses the length of the next buffer of its own after one took `count` bytes. */
+  /** Chooses how long its own buffer is next after one took `count` bytes. */
   #fitOwnLength(count: number): void {
-    if (count === this.#armed.length) this.#ownLength = LARGE_READ_LENGTH;
+    if (count === this.#ownLength) this.#ownLength = LARGE_READ_LENGTH;
     this.#smallReads = count < SMALL_READ_LENGTH ? this.#smallReads + 1 : 0;
     if (this.#smallReads < SMALL_READS) return;
     this.#smallReads = 0;
     this.#ownLength = SMALL_READ_LENGTH;
-    if (this.#waiting.length === 0) this.#readBuffers[1] = NO_BYTES;
   }
 
   #consume(chunk: Uint8Array): void {

@@ -1,14 +1,15 @@
 /**
- * The TCP data mover's sockets (`node:net`), for both roles. An initiator's socket receives straight into
- * the buffers that the reader names (`onread`); an accepted socket, which cannot do that, by 'data'
- * events. It knows bytes, addresses and the faults of connecting; PDUs only as lists of segments.
+ * The TCP data mover's sockets, for both roles: Node connects and listens, and a connection's bytes then go by way of the
+ * addon (`native-channel.ts`), or of Node where there is none (`node-channel.ts`). It knows addresses and the faults
+ * of connecting; PDUs only as lists of segments.
  */
 
-import { type AddressInfo, connect, createServer, type Server, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { IserfsError } from '../../errors.ts';
 import { useForLongData } from '../iscsi/digest.ts';
 import { formatPortal } from '../iscsi/name.ts';
 import { nativeCrc32c } from '../rdma/addon.ts';
+import type { ByteChannel, ChannelUser } from './byte-channel.ts';
 import type {
   ConnectOptions,
   Endpoint,
@@ -20,16 +21,25 @@ import type {
   TargetListener,
   TargetTransport,
 } from './datamover.ts';
+import { NativeChannel } from './native-channel.ts';
+import { NodeChannel } from './node-channel.ts';
 import { connectionError, faultText } from './socket-fault.ts';
 import { StreamInitiator } from './stream-initiator.ts';
 import { type StreamOptions, streamOptions } from './stream-options.ts';
 import { StreamTarget } from './stream-target.ts';
-import { TcpChannel } from './tcp-channel.ts';
 
 export type { DigestPolicy, StreamOptions } from './stream-options.ts';
 
+/** Makes a channel of a socket that has just been connected. */
+export type OpenChannel = (socket: Socket, user: ChannelUser) => ByteChannel;
+
+const openBestChannel: OpenChannel = (socket, user) => NativeChannel.takeOver(socket, user) ?? new NodeChannel(socket, user);
+
 /** Both ends of the TCP transport with `options`: which digests to offer, and the longest data segment to take. */
-export function createTcpTransport(options: Partial<StreamOptions> = {}): InitiatorTransport & TargetTransport {
+export function createTcpTransport(
+  options: Partial<StreamOptions> = {},
+  openChannel: OpenChannel = openBestChannel,
+): InitiatorTransport & TargetTransport {
   const complete = streamOptions(options);
   if (complete.headerDigest !== 'none' || complete.dataDigest !== 'none') {
     const native = nativeCrc32c();
@@ -37,8 +47,8 @@ export function createTcpTransport(options: Partial<StreamOptions> = {}): Initia
   }
   return {
     name: 'tcp',
-    connect: (endpoint, handler, connectOptions) => connectTcp(endpoint, handler, connectOptions, complete),
-    listen: (endpoint, accept) => listenTcp(endpoint, accept, complete),
+    connect: (endpoint, handler, connectOptions) => connectTcp(endpoint, handler, connectOptions, complete, openChannel),
+    listen: (endpoint, accept) => listenTcp(endpoint, accept, complete, openChannel),
   };
 }
 
@@ -51,6 +61,7 @@ function connectTcp(
   handler: InitiatorHandler,
   { signal, timeoutMs }: ConnectOptions,
   options: StreamOptions,
+  openChannel: OpenChannel,
 ): Promise<InitiatorDatamover> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
@@ -64,8 +75,7 @@ function connectTcp(
       noDelay: true,
       keepAlive: false, // iSCSI has its own: NOP-Out
       autoSelectFamily: true,
-      onread: { buffer: () => datamover.nextBuffer(), callback: (count) => datamover.filled(count) },
-    } satisfies TcpNetConnectOpts);
+    });
 
     const settle = () => {
       clearTimeout(timer);
@@ -81,7 +91,7 @@ function connectTcp(
     };
     const onConnect = () => {
       settle();
-      datamover.open(new TcpChannel(socket, datamover, 'onread'));
+      datamover.open(openChannel(socket, datamover));
       resolve(datamover);
     };
     const onError = (error: Error) => giveUp(connectionError(formatPortal(endpoint), error));
@@ -97,9 +107,12 @@ function listenTcp(
   endpoint: Endpoint,
   accept: (datamover: TargetDatamover) => TargetHandler,
   options: StreamOptions,
+  openChannel: OpenChannel,
 ): Promise<TargetListener> {
   return new Promise((resolve, reject) => {
-    const server = createServer({ noDelay: true, keepAlive: false }, (socket) => acceptSocket(socket, accept, options));
+    const server = createServer({ noDelay: true, keepAlive: false }, (socket) =>
+      acceptSocket(socket, accept, options, openChannel),
+    );
     const onError = (error: Error) => {
       server.close();
       reject(
@@ -118,7 +131,12 @@ function listenTcp(
   });
 }
 
-function acceptSocket(socket: Socket, accept: (datamover: TargetDatamover) => TargetHandler, options: StreamOptions): void {
+function acceptSocket(
+  socket: Socket,
+  accept: (datamover: TargetDatamover) => TargetHandler,
+  options: StreamOptions,
+  openChannel: OpenChannel,
+): void {
   if (socket.remoteAddress === undefined) {
     // Gone before it was accepted.
     socket.on('error', () => {});
@@ -126,12 +144,13 @@ function acceptSocket(socket: Socket, accept: (datamover: TargetDatamover) => Ta
     return;
   }
   const datamover = new StreamTarget('tcp', options);
-  datamover.open(new TcpChannel(socket, datamover, 'data-events'));
+  const channel = openChannel(socket, datamover);
+  datamover.open(channel);
   try {
     datamover.attach(accept(datamover));
   } catch {
     // Whoever accepts has no use for this connection.
-    socket.destroy();
+    channel.destroy();
   }
 }
 

@@ -11,8 +11,8 @@ const rdmaAddon: OwnAddon = {
   title: 'the RDMA addon',
   file: 'iserfs_rdma.node',
   /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-  version: 3,
-  functions: ['open', 'crc32c'],
+  version: 4,
+  functions: ['open', 'openStream', 'crc32c'],
 };
 
 export interface AddonQueuePairOptions {
@@ -103,11 +103,26 @@ export interface AddonContext {
   retire(connection: number): void;
 }
 
+/** A TCP socket. What moves bytes answers how many, or `-errno`; `EAGAIN` is for not now, `EBADF` for not any more. */
+export interface AddonStream {
+  /** Fills `bytes`, and then `further`. 0 is the peer's end. */
+  receive(bytes: Uint8Array, further?: Uint8Array): number;
+  /** Sends of the segments, in order, what can be sent at once. */
+  send(segments: readonly Uint8Array[]): number;
+  /** What `ready` is called for, again and again: 1 readable, 2 writable. Nothing at first. */
+  watch(events: number): void;
+  endSending(): void;
+  close(): void;
+}
+
+export type StreamReady = (isReadable: boolean, isWritable: boolean) => void;
+
 /** The CRC32C of what `previous` is that of (0: of nothing), followed by `bytes`. */
 export type Crc32c = (bytes: Uint8Array, previous: number) => number;
 
 interface Addon {
   open(deliver: Deliver): AddonContext;
+  openStream(descriptor: number, ready: StreamReady): AddonStream;
   readonly crc32c: Crc32c;
 }
 
@@ -139,6 +154,15 @@ export function openAddon(deliver: Deliver): AddonContext {
   const context = loadAddon().open(deliver);
   if (!isContext(context)) throw otherVersion(rdmaAddon);
   return context;
+}
+
+/** Of a copy of `descriptor`, a connected socket; undefined where there is no addon that can be used. */
+export function openStream(descriptor: number, ready: StreamReady): AddonStream | undefined {
+  try {
+    return loadAddon().openStream(descriptor, ready);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The processor's own CRC32C; undefined where there is no addon that can be used. */

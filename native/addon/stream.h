@@ -1,0 +1,56 @@
+/**
+ * A connected TCP socket in an environment's event loop: bytes go to and come from memory that JavaScript names, at the moment that
+ * it does, and none is referred to between two calls. Knows no protocol above TCP.
+ */
+#pragma once
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+
+#include "iwarp/socket.h"
+
+namespace iserfs::addon {
+
+/** Thread: JavaScript, throughout. It holds the event loop open until `close`. */
+class Stream : public std::enable_shared_from_this<Stream> {
+ public:
+  /**
+   * Takes over a copy of `descriptor`, which must be a socket that is connected. `ready(isReadable, isWritable)` is called as `watch`
+   * asks. Throws Napi::Error.
+   */
+  static Napi::Object open(Napi::Env env, int descriptor, Napi::Function ready);
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() = default;
+
+ private:
+  Stream(Napi::Env env, rdma::iwarp::Descriptor socket, Napi::Function ready);
+
+  void start();
+  Napi::Object exports(Napi::Env env);
+  void onReady(int status, int events);
+  void close();
+
+  Napi::Value receive(const Napi::CallbackInfo& info);
+  Napi::Value send(const Napi::CallbackInfo& info);
+  Napi::Value watch(const Napi::CallbackInfo& info);
+  Napi::Value endSending(const Napi::CallbackInfo& info);
+  Napi::Value closeNow(const Napi::CallbackInfo& info);
+
+  template <Napi::Value (Stream::*method)(const Napi::CallbackInfo&)>
+  void exportMethod(Napi::Object& object, const char* name);
+
+  const napi_env env_;
+  rdma::iwarp::Descriptor socket_;
+  uv_poll_t poll_{};
+  bool isClosed_ = false;
+  napi_async_cleanup_hook_handle cleanup_ = nullptr;
+  /** From `start` to the end of closing: the event loop refers to this. */
+  std::shared_ptr<Stream> self_;
+  Napi::FunctionReference ready_;
+  std::unique_ptr<Napi::AsyncContext> context_;
+};
+
+}  // namespace iserfs::addon
