@@ -527,6 +527,30 @@ describe('requests', () => {
     expect(answers).toBe(3);
   });
 
+  it('that come after the end are refused, but what ends a handle; those that came before have their own answer', async () => {
+    image.isStaging = true;
+    image.holdsWrites = true;
+    await open(1);
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
+    let makeRoom = () => {};
+    image.room.push(new Promise((resolve) => (makeRoom = resolve)));
+    const waiting = write(1, 10, Buffer.alloc(10));
+    operations.end();
+    const late = [open(2), read(1, 0, 1), write(1, 20, Buffer.alloc(10)), fsync(1), zero(1, 0, 512), seek(1, 0, 'data')];
+    expect(await Promise.all(late)).toEqual(late.map(() => -errno.ENOTCONN));
+    expect(await isPending(operations.drained())).toBe(true);
+    makeRoom();
+    expect(await waiting).toBe(10);
+    const closing = flush(1);
+    expect(await isPending(closing)).toBe(true);
+    for (const held of image.heldWrites) held.succeed();
+    expect(await closing).toBe(0);
+    expect(await release(1)).toBe(0);
+    expect(image.heldWrites).toHaveLength(2);
+    await operations.drained();
+    expect(logged).toEqual([]);
+  });
+
   it('for texts go to the renderer', async () => {
     expect(Buffer.from(await operations.render(4)).toString()).toBe('body of 4');
   });
