@@ -657,6 +657,8 @@ describe('an interrupted request', () => {
   let clock: VirtualClock;
   /** The newest request that was sent. */
   let sent: FuseRequest;
+  /** Of the one that was interrupted. */
+  let answer: Promise<number | Buffer>;
   /** Ends what the device was asked. */
   let end: (failure?: Error) => void;
 
@@ -692,38 +694,37 @@ describe('an interrupted request', () => {
     }
   }
 
-  it('that ends within two seconds has its own answer', async () => {
+  /** Sends a request that the device keeps waiting, and interrupts it. */
+  async function interruptOne(method: 'read' | 'flush'): Promise<void> {
     await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
+    hold(method);
+    answer = method === 'read' ? read(1, 0, 10) : fsync(1);
     operations.interrupted(sent);
+  }
+
+  it('that ends within two seconds has its own answer', async () => {
+    await interruptOne('read');
     await clock.advance(1_999);
-    expect(await isPending(reading)).toBe(true);
+    expect(await isPending(answer)).toBe(true);
     end();
-    expect(await reading).toEqual(Buffer.from(image.bytes.subarray(0, 10)));
+    expect(await answer).toEqual(Buffer.from(image.bytes.subarray(0, 10)));
     expect(clock.pendingTimers).toBe(0);
   });
 
   it('has one answer, EINTR, after two seconds, however often it is interrupted', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(1_000);
     operations.interrupted(sent);
     await clock.advance(1_000);
-    expect(await reading).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     operations.interrupted(sent);
     expect(clock.pendingTimers).toBe(0);
   });
 
   it('gives the lease back that comes for a read after EINTR, and has not ended before', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(2_000);
-    expect(await reading).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     expect(operations.requestsInFlight).toBe(1);
     end();
     await operations.drained();
@@ -733,12 +734,9 @@ describe('an interrupted request', () => {
   });
 
   it('logs the failure of a read after EINTR, and answers nothing more', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(2_000);
-    await reading;
+    await answer;
     const error = failure();
     end(error);
     await operations.drained();
@@ -747,12 +745,9 @@ describe('an interrupted request', () => {
   });
 
   it('tells the next fsync of the failure of a flush after EINTR, once', async () => {
-    await open(1);
-    hold('flush');
-    const syncing = fsync(1);
-    operations.interrupted(sent);
+    await interruptOne('flush');
     await clock.advance(2_000);
-    expect(await syncing).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     end(failure());
     await operations.drained();
     expect(await fsync(1)).toBe(-errno.EIO);
@@ -760,12 +755,9 @@ describe('an interrupted request', () => {
   });
 
   it('lets the next fsync succeed where the flush does after EINTR', async () => {
-    await open(1);
-    hold('flush');
-    const syncing = fsync(1);
-    operations.interrupted(sent);
+    await interruptOne('flush');
     await clock.advance(2_000);
-    expect(await syncing).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     end();
     await operations.drained();
     expect(await fsync(1)).toBe(0);
