@@ -18,6 +18,7 @@ export const Errno = {
   EISDIR: constants.errno.EISDIR,
   ENOENT: constants.errno.ENOENT,
   ENOSPC: constants.errno.ENOSPC,
+  ENOTCONN: constants.errno.ENOTCONN,
   ENOTDIR: constants.errno.ENOTDIR,
   ENOTTY: constants.errno.ENOTTY,
   ENXIO: constants.errno.ENXIO,

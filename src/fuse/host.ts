@@ -124,6 +124,11 @@ export interface FuseHostOptions {
   readonly memory?: { acquire(length: number): PoolBuffer };
 }
 
+/** How the kernel has ended a mount: `aborted` where its connection was cut. */
+export interface MountEnd {
+  readonly reason: 'unmounted' | 'aborted';
+}
+
 /** A mounted tree. */
 export interface FuseHost {
   readonly supports: {
@@ -148,7 +153,7 @@ export interface FuseHost {
    */
   unmount(mode: 'clean' | 'lazy'): Promise<void>;
   /** Resolves when the kernel has ended the mount, by `unmount` or from outside. */
-  readonly closed: Promise<{ readonly reason: 'unmounted' | 'aborted' }>;
+  readonly closed: Promise<MountEnd>;
 }
 
 /** Mounts: resolves when the kernel answers requests for the tree. Rejects with `mount-failed`, the cause in words. */

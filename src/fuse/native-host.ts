@@ -8,15 +8,13 @@ import { writeFile } from 'node:fs/promises';
 import { describeError, IserfsError } from '../errors.ts';
 import type { PoolBuffer } from '../scsi/buffer-pool.ts';
 import type { PageWindow } from '../scsi/page-window.ts';
-import type { Entry, FuseHost, FuseHostOptions, MountFuse } from './host.ts';
-import { mountAt, readMountTable } from './mount-table.ts';
-import { checkFuse, MOUNT_TYPE, unmountPath } from './mountpoint.ts';
+import type { Entry, FuseHost, FuseHostOptions, MountEnd, MountFuse } from './host.ts';
+import { checkFuse, MOUNT_TYPE } from './mountpoint.ts';
 import { type AddonConnection, type FuseAddon, loadFuseAddon } from './native-addon.ts';
 import { NativeHandlers } from './native-handlers.ts';
 import { NativeSlots } from './native-slots.ts';
 import { NativeWindow } from './native-window.ts';
-
-type End = { readonly reason: 'unmounted' | 'aborted' };
+import { endedAtOnce, OwnMount } from './own-mount.ts';
 
 /** The kernel reads ahead no more than 128 KiB if it is not told otherwise, which root may. */
 const READ_AHEAD_KB = 1024;
@@ -63,7 +61,7 @@ export const mountNative: MountFuse = async (options) => {
 
 class NativeHost implements FuseHost {
   readonly supports = { closed: true, invalidate: true, fallocate: true, seek: true, interrupt: true };
-  readonly closed: Promise<End>;
+  readonly closed: Promise<MountEnd>;
   readonly #options: FuseHostOptions;
   readonly #connection: AddonConnection;
   readonly #handlers: NativeHandlers;
@@ -72,10 +70,11 @@ class NativeHost implements FuseHost {
   /** Who waits for a notice, by its id. */
   readonly #notices = new Map<number, () => void>();
   #lastNotice = 0;
-  #mountId: number | undefined;
+  /** Undefined until it is ready. */
+  #mount: OwnMount | undefined;
   #idle: NodeJS.Timeout | undefined;
   #messagesBefore = 0;
-  #resolveClosed: (end: End) => void = () => {};
+  #resolveClosed: (end: MountEnd) => void = () => {};
   #settleReady: () => void = () => {};
   #hasEnded = false;
 
@@ -101,19 +100,15 @@ class NativeHost implements FuseHost {
   /** Resolves when the kernel has agreed to the terms and the mount is in its table. */
   async begin(isRoot: boolean): Promise<void> {
     const { mountpoint } = this.#options;
-    if (!(await this.#isReady()) || this.#hasEnded) {
-      await this.#giveUp();
-      throw new IserfsError('mount-failed', `the mount on ${mountpoint} ended as soon as it was made`);
+    if (await this.#isReady()) this.#mount = await OwnMount.find(mountpoint);
+    if (this.#mount === undefined || this.#hasEnded) {
+      const failure = await endedAtOnce(mountpoint);
+      this.#close();
+      throw failure;
     }
-    const mounted = mountAt(await readMountTable(), mountpoint);
-    if (mounted?.fileSystemType !== MOUNT_TYPE) {
-      await this.#giveUp();
-      throw new IserfsError('mount-failed', `the mount on ${mountpoint} ended as soon as it was made`);
-    }
-    this.#mountId = mounted.id;
     if (!isRoot) return;
     // Not everywhere is /sys there, and writable.
-    await writeFile(`/sys/class/bdi/${mounted.device}/read_ahead_kb`, String(READ_AHEAD_KB)).catch(() => {});
+    await writeFile(`/sys/class/bdi/${this.#mount.device}/read_ahead_kb`, String(READ_AHEAD_KB)).catch(() => {});
   }
 
   setEntries(add: readonly Entry[], remove: readonly number[] = []): void {
@@ -140,8 +135,7 @@ class NativeHost implements FuseHost {
   }
 
   async unmount(mode: 'clean' | 'lazy'): Promise<void> {
-    if (this.#hasEnded || !(await this.#isInMountTable())) return;
-    await unmountPath(this.#options.mountpoint, { lazy: mode === 'lazy' });
+    if (!this.#hasEnded) await this.#mount?.unmount(mode);
   }
 
   #deliver(count: number, isStarved: boolean, hasEnded: boolean, done: Uint32Array | undefined): void {
@@ -159,24 +153,10 @@ class NativeHost implements FuseHost {
 
   /** Leaves no dead mount behind, and lets go of the event loop. */
   async #end(): Promise<void> {
-    let reason: End['reason'] = 'unmounted';
-    try {
-      if (await this.#isInMountTable()) {
-        // The connection was cut (fusectl's abort) and the mount stayed.
-        reason = 'aborted';
-        await unmountPath(this.#options.mountpoint, { lazy: true });
-      }
-    } catch (error) {
-      this.#options.upcalls.failed(error);
-    }
+    const end = await this.#mount?.ended((error) => this.#options.upcalls.failed(error));
     await this.#handlers.releaseAll();
     this.#close();
-    this.#resolveClosed({ reason });
-  }
-
-  async #giveUp(): Promise<void> {
-    await unmountPath(this.#options.mountpoint, { lazy: true });
-    this.#close();
+    this.#resolveClosed(end ?? { reason: 'unmounted' });
   }
 
   #close(): void {
@@ -205,11 +185,6 @@ class NativeHost implements FuseHost {
     const messages = this.#connection.figures()?.messagesRead ?? 0;
     if (messages === this.#messagesBefore) this.#slots.trim();
     this.#messagesBefore = messages;
-  }
-
-  async #isInMountTable(): Promise<boolean> {
-    const mounted = mountAt(await readMountTable(), this.#options.mountpoint);
-    return mounted !== undefined && mounted.id === this.#mountId;
   }
 }
 

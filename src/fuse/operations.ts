@@ -90,6 +90,8 @@ export class Operations implements FuseUpcalls {
   /** Interrupted requests that only time ends: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
   readonly #interruptions = new Map<FuseRequest, (() => void) | 'answered'>();
 
+  #hasEnded = false;
+
   constructor(options: OperationsOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -119,6 +121,14 @@ export class Operations implements FuseUpcalls {
     loseDevice(image);
     listen(image);
     if (image.open.handles.size === 0) this.#images.delete(inode);
+  }
+
+  /**
+   * Takes no more: what comes from now on fails as it will when nobody serves the mount any longer, but for what ends a
+   * handle. So what is flushed after `drained` is all that was ever acknowledged.
+   */
+  end(): void {
+    this.#hasEnded = true;
   }
 
   /** Resolves when every request that has come in has ended. */
@@ -223,6 +233,7 @@ export class Operations implements FuseUpcalls {
   }
 
   #perform(request: FuseRequest): Promise<Answer> | Answer {
+    if (this.#hasEnded && request.op !== 'flush' && request.op !== 'release') return -Errno.ENOTCONN;
     if (request.op === 'open') return this.#open(request);
     const opened = this.#handles.get(request.handle);
     if (opened === undefined) return -Errno.EBADF;

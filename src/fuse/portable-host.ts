@@ -12,13 +12,12 @@
 import type Fuse from 'fuse-native';
 import { describeError, IserfsError } from '../errors.ts';
 import { fuseDescriptors, isFuseDescriptor } from './fuse-descriptors.ts';
-import type { Entry, FuseHost, FuseHostOptions, MountFuse } from './host.ts';
-import { mountAt, readMountTable } from './mount-table.ts';
-import { checkFuse, MOUNT_TYPE, unmountPath } from './mountpoint.ts';
+import type { Entry, FuseHost, FuseHostOptions, MountEnd, MountFuse } from './host.ts';
+import { checkFuse, MOUNT_TYPE } from './mountpoint.ts';
+import { endedAtOnce, OwnMount } from './own-mount.ts';
 import { PortableHandlers } from './portable-handlers.ts';
 
 type FuseClass = typeof Fuse;
-type End = { readonly reason: 'unmounted' | 'aborted' };
 
 /** Largest request of libfuse 2, both ways. */
 const MAX_TRANSFER = 128 * 1024;
@@ -55,24 +54,21 @@ async function mountOne(options: FuseHostOptions): Promise<FuseHost> {
     fuse.mount((error) => (error ? reject(mountFailure(options.mountpoint, error)) : resolve()));
   });
   const descriptor = fuseDescriptors().find((candidate) => !before.has(candidate));
-  const mounted = mountAt(await readMountTable(), options.mountpoint);
-  if (descriptor === undefined || mounted?.fileSystemType !== MOUNT_TYPE) {
-    await unmountPath(options.mountpoint, { lazy: true });
-    throw new IserfsError('mount-failed', `the mount on ${options.mountpoint} ended as soon as it was made`);
-  }
-  return new PortableHost(options, handlers, { fuse, descriptor, mountId: mounted.id });
+  const mount = await OwnMount.find(options.mountpoint);
+  if (descriptor === undefined || mount === undefined) throw await endedAtOnce(options.mountpoint);
+  return new PortableHost(options, handlers, { fuse, descriptor, mount });
 }
 
 /** What is watched, and let go of at the end. */
 interface Mounted {
   readonly fuse: Fuse;
   readonly descriptor: number;
-  readonly mountId: number;
+  readonly mount: OwnMount;
 }
 
 class PortableHost implements FuseHost {
   readonly supports = { closed: true, invalidate: false, fallocate: false, seek: false, interrupt: false };
-  readonly closed: Promise<End>;
+  readonly closed: Promise<MountEnd>;
   readonly #options: FuseHostOptions;
   readonly #handlers: PortableHandlers;
   readonly #mounted: Mounted;
@@ -103,14 +99,14 @@ class PortableHost implements FuseHost {
   }
 
   async unmount(mode: 'clean' | 'lazy'): Promise<void> {
-    if (this.#hasEnded || !(await this.#isInMountTable())) return;
-    await unmountPath(this.#options.mountpoint, { lazy: mode === 'lazy' });
+    if (this.#hasEnded) return;
+    await this.#mounted.mount.unmount(mode);
     this.#lookSoon();
   }
 
   #lookSoon: () => void = () => {};
 
-  #watchEvery(intervalMs: number, resolve: (end: End) => void): void {
+  #watchEvery(intervalMs: number, resolve: (end: MountEnd) => void): void {
     clearTimeout(this.#watch);
     this.#lookSoon = () => this.#watchEvery(WATCH_CLOSELY_MS, resolve);
     this.#watch = setTimeout(() => {
@@ -121,24 +117,12 @@ class PortableHost implements FuseHost {
   }
 
   /** Leaves no dead mount behind, and lets go of the event loop. */
-  async #end(): Promise<End> {
-    let reason: End['reason'] = 'unmounted';
-    try {
-      if (await this.#isInMountTable()) {
-        // The connection was cut (fusectl's abort) and the mount stayed.
-        reason = 'aborted';
-        await unmountPath(this.#options.mountpoint, { lazy: true });
-      }
-    } catch (error) {
-      this.#options.upcalls.failed(error);
-    }
+  async #end(): Promise<MountEnd> {
+    const { fuse, mount } = this.#mounted;
+    const end = await mount.ended((error) => this.#options.upcalls.failed(error));
     await this.#handlers.releaseAll();
-    await new Promise((resolve) => this.#mounted.fuse.unmount(resolve));
-    return { reason };
-  }
-
-  async #isInMountTable(): Promise<boolean> {
-    return mountAt(await readMountTable(), this.#options.mountpoint)?.id === this.#mounted.mountId;
+    await new Promise((resolve) => fuse.unmount(resolve));
+    return end;
   }
 }
 

@@ -128,6 +128,11 @@ function lunFamilies({ targets }: MountSnapshot): Family[] {
       'Capacity of the logical unit.',
       luns.flatMap(({ lun, labels }) => (lun.identity === undefined ? [] : [{ labels, value: lun.identity.capacity }])),
     ),
+    gauge(
+      'iserfs_lun_staged_bytes',
+      'Bytes of writes that were acknowledged and that the logical unit has not answered for yet.',
+      counted.map(({ labels, counters }) => ({ labels, value: counters.stagedBytes })),
+    ),
     ...LUN_COUNTERS.map(([name, help, value]) =>
       counter(
         name,

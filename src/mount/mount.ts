@@ -174,13 +174,14 @@ export class Mount {
   }
 
   /**
-   * The way down, after `ended` or when that takes too long: requests under way are answered, what was
-   * written is flushed, the sessions are logged out. Resolves with what did not go well; `signal` cuts it short.
+   * The way down, after `ended` or when that takes too long: requests under way are answered, later ones refused, what
+   * was written is flushed, the sessions are logged out. Resolves with what did not go well; `signal` cuts it short.
    */
   async close(options: { readonly signal: AbortSignal }): Promise<string[]> {
     this.#isClosing = true;
     const cut = aborted(options.signal);
     const failures: string[] = [];
+    this.#operations.end();
     await Promise.race([this.#operations.drained(), cut]);
     const luns = [...this.#targets.values()].flatMap((target) => target.luns);
     await Promise.all(

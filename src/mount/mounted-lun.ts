@@ -164,6 +164,7 @@ function countersOf(unit: LogicalUnit, device: CachedDevice): LunCounters {
     commandTimeouts: status.commandTimeouts,
     recoveries: status.recoveries,
     commandsInFlight: status.commandsInFlight,
+    stagedBytes: device.stagedBytes,
     retainedBytes: status.retainedBytes,
     cacheHits: stats.hits,
     cacheMisses: stats.misses,

@@ -126,6 +126,7 @@ export function renderLunStatus(target: string, lun: LunSnapshot): Rendering {
     field('command timeouts', 'commandTimeouts', counters.commandTimeouts),
     field('recoveries', 'recoveries', counters.recoveries),
     field('commands in flight', 'commandsInFlight', counters.commandsInFlight),
+    bytesField('staged writes', 'stagedBytes', counters.stagedBytes),
     bytesField('retained writes', 'retainedBytes', counters.retainedBytes),
     field('cache hits', 'cacheHits', counters.cacheHits, `${counters.cacheHits}${hitRate}`),
     field('cache misses', 'cacheMisses', counters.cacheMisses),

@@ -94,6 +94,8 @@ export interface LunCounters {
   readonly commandTimeouts: number;
   readonly recoveries: number;
   readonly commandsInFlight: number;
+  /** Of writes that were acknowledged to whoever wrote, and that the logical unit has not answered for yet. */
+  readonly stagedBytes: number;
   /** Memory of the copies that a lost cache would call for. */
   readonly retainedBytes: number;
   readonly cacheHits: number;

@@ -274,32 +274,26 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
     });
   }
 
-  async write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
+  write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
     const { signal, memory } = options;
-    const { info } = this;
-    const forced = options.fua === true && info.volatileCache;
+    const forced = options.fua === true && this.info.volatileCache;
     const fua = forced && this.#known.disk.dpoFua;
-    const written = this.#lockedTransfer('write', offset, from.length, signal, (ended) => {
+    const begin = (ended: Ended) => {
       if (from.length > 0) this.#transfer.write(offset, from, { signal, fua, memory }, ended);
       else ended();
-    });
-    if (!forced || fua) return written;
-    await written;
-    try {
-      await this.#flush.flush(signal);
-    } catch (error) {
-      if (errorCode(error) !== 'aborted') this.#statistics.noteError(error);
-      throw error;
-    }
+    };
+    const force = forced && !fua ? () => this.#flush.flush(signal) : undefined;
+    return this.#lockedTransfer('write', offset, from.length, signal, begin, force);
   }
 
-  /** Locks the range for what `begin` begins, and counts how it ends. */
+  /** Locks the range for what `begin` begins, forces what was written by `force`, without the lock, and counts how all of it ends. */
   #lockedTransfer(
     kind: 'read' | 'write',
     offset: number,
     length: number,
     signal: AbortSignal | undefined,
     begin: (ended: Ended) => void,
+    force?: () => Promise<void>,
   ): Promise<void> {
     const start = this.#clock.now();
     const mode = kind === 'read' ? 'shared' : 'exclusive';
@@ -308,15 +302,16 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
         this.#statistics.failed(kind, error, this.#clock.now() - start);
         reject(error);
       };
+      const succeed = () => {
+        this.#statistics.succeeded(kind, length, this.#clock.now() - start);
+        resolve();
+      };
       const run = (release: () => void) => {
         const ended = (failure?: Failure) => {
           release();
-          if (failure !== undefined) {
-            fail(failure.error);
-            return;
-          }
-          this.#statistics.succeeded(kind, length, this.#clock.now() - start);
-          resolve();
+          if (failure !== undefined) fail(failure.error);
+          else if (force === undefined) succeed();
+          else force().then(succeed, fail);
         };
         try {
           begin(ended);

@@ -21,8 +21,7 @@ import type { CommandRequest, Passage } from './command-runner.ts';
 import type { Fence } from './fence.ts';
 import type { Gate, Ticket } from './gate.ts';
 import type { PortEvent, ScsiPort } from './port.ts';
-import type { Sense } from './sense.ts';
-import { senseText } from './sense.ts';
+import { type Sense, senseText } from './sense.ts';
 import { type UnitAttentionPolicy, unitAttentionPolicy } from './unit-attention.ts';
 
 export type RecoveryState =

@@ -8,14 +8,13 @@ import { mkdtemp, rmdir } from 'node:fs/promises';
 import { constants as osConstants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from 'vitest';
-import type { Entry, FuseHost, FuseRequest, MountFuse } from '../../src/fuse/host.ts';
-import { ROOT_INODE } from '../../src/fuse/host.ts';
+import { type Entry, type FuseHost, type FuseRequest, type MountFuse, ROOT_INODE } from '../../src/fuse/host.ts';
 import { unmountPath } from '../../src/fuse/mountpoint.ts';
 import type { SharedMemory } from '../../src/scsi/block-device.ts';
 import { BufferPool } from '../../src/scsi/buffer-pool.ts';
 import { type PageWindow, WINDOW_PAGE } from '../../src/scsi/page-window.ts';
 import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
-import { DIRECTORY, entries, IMAGE, MemoryUpcalls, SIZE, until } from './host-contract.ts';
+import { DIRECTORY, DIRECTORY_NAME, entries, IMAGE, MemoryUpcalls, SIZE, until } from './host-contract.ts';
 
 const { errno } = osConstants;
 const MIB = 1024 * 1024;
@@ -116,7 +115,7 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
 
     async function mount(): Promise<void> {
       mountpoint = await mkdtemp(join(tmpdir(), 'iserfs host '));
-      image = join(mountpoint, 'iqn.2024-01.example:disk', 'image');
+      image = join(mountpoint, DIRECTORY_NAME, 'image');
       upcalls = new MemoryUpcalls();
       pool = new BufferPool();
       io = new IoChild();
@@ -543,7 +542,7 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
       host.setEntries([
         { kind: 'image', inode: CACHED, parent: DIRECTORY, name: 'cached', pageCache: 'dropped-at-open', ...common },
       ]);
-      const descriptor = await io.open(join(mountpoint, 'iqn.2024-01.example:disk', 'cached'), 'r');
+      const descriptor = await io.open(join(mountpoint, DIRECTORY_NAME, 'cached'), 'r');
       const before = await io.read(descriptor, 0, 4096);
       upcalls.bytes.fill(0xee, 0, 4096);
       expect((await io.read(descriptor, 0, 4096)).equals(before)).toBe(true);

@@ -8,8 +8,15 @@ import { mkdtemp, rmdir } from 'node:fs/promises';
 import { constants as osConstants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Entry, FuseHost, FuseHostOptions, FuseRequest, FuseUpcalls, MountFuse } from '../../src/fuse/host.ts';
-import { ROOT_INODE } from '../../src/fuse/host.ts';
+import {
+  type Entry,
+  type FuseHost,
+  type FuseHostOptions,
+  type FuseRequest,
+  type FuseUpcalls,
+  type MountFuse,
+  ROOT_INODE,
+} from '../../src/fuse/host.ts';
 import { mountAt, readMountTable } from '../../src/fuse/mount-table.ts';
 import { unmountPath } from '../../src/fuse/mountpoint.ts';
 import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
@@ -17,6 +24,7 @@ import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
 const { errno } = osConstants;
 
 export const DIRECTORY = 2;
+export const DIRECTORY_NAME = 'iqn.2024-01.example:disk';
 export const IMAGE = 3;
 const TEXT = 4;
 const READ_ONLY_IMAGE = 5;
@@ -92,7 +100,7 @@ export const entries = (directIo: boolean): Entry[] => {
   const common = { modifiedMs: Date.UTC(2020, 0, 2, 3, 4, 5) };
   const pageCache = directIo ? 'direct' : 'dropped-at-open';
   return [
-    { kind: 'directory', inode: DIRECTORY, parent: ROOT_INODE, name: 'iqn.2024-01.example:disk', mode: 0o500, ...common },
+    { kind: 'directory', inode: DIRECTORY, parent: ROOT_INODE, name: DIRECTORY_NAME, mode: 0o500, ...common },
     { kind: 'image', inode: IMAGE, parent: DIRECTORY, name: 'image', mode: 0o600, size: SIZE, pageCache, ...common },
     { kind: 'text', inode: TEXT, parent: DIRECTORY, name: 'status', mode: 0o400, ...common },
     { kind: 'image', inode: READ_ONLY_IMAGE, parent: DIRECTORY, name: 'read-only', mode: 0o400, size: 512, pageCache, ...common },
@@ -135,7 +143,7 @@ export function hostContract(name: string, mountFuse: MountFuse): void {
 
     beforeEach(async () => {
       mountpoint = await mkdtemp(join(tmpdir(), 'iserfs host '));
-      directory = join(mountpoint, 'iqn.2024-01.example:disk');
+      directory = join(mountpoint, DIRECTORY_NAME);
       image = join(directory, 'image');
       text = join(directory, 'status');
       upcalls = new MemoryUpcalls();
@@ -154,7 +162,7 @@ export function hostContract(name: string, mountFuse: MountFuse): void {
 
     describe('names', () => {
       it('shows the entries with their inodes, sizes, owners and modes', async () => {
-        expect(await io.readdir(mountpoint)).toEqual(['iqn.2024-01.example:disk']);
+        expect(await io.readdir(mountpoint)).toEqual([DIRECTORY_NAME]);
         expect(await io.readdir(directory)).toEqual(['image', 'read-only', 'status']);
         expect(await io.stat(image)).toMatchObject({ ino: IMAGE, size: SIZE, mode: constants.S_IFREG | 0o600, nlink: 1 });
         expect(await io.stat(directory)).toMatchObject({ ino: DIRECTORY, mode: constants.S_IFDIR | 0o500, nlink: 2 });

@@ -14,7 +14,7 @@ const ANSWERED_AFTER_MS = 500;
 
 const [mountpoint = ''] = process.argv.slice(2);
 
-/** @type {import('../../src/fuse/host.ts').FuseUpcalls} */
+/** @type {import('../../dist/fuse/host.js').FuseUpcalls} */
 const upcalls = {
   requests: (batch) => {
     for (const request of batch) {

@@ -5,12 +5,13 @@ import type { Medium } from '../../src/scsi/medium.ts';
 export class Power implements Medium {
   readonly readOnly = false;
   readonly isVolatile = false;
-  readonly isThin = false;
+  readonly isThin: boolean;
   isOn = true;
   readonly #bytes: Uint8Array;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, options: { readonly isThin?: boolean | undefined } = {}) {
     this.#bytes = bytes;
+    this.isThin = options.isThin ?? false;
   }
 
   get size(): number {
@@ -28,7 +29,9 @@ export class Power implements Medium {
 
   async flush(): Promise<void> {}
 
-  async discard(): Promise<void> {}
+  async discard(offset: number, length: number): Promise<void> {
+    await this.write(offset, new Uint8Array(length));
+  }
 
   async resize(): Promise<void> {}
 

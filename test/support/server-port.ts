@@ -17,6 +17,8 @@ export interface ServerPortOptions {
   readonly random: () => number;
   readonly blockLength: number;
   readonly blocks: number;
+  /** The target can give space back. */
+  readonly thin?: boolean;
   readonly latencyMs: () => number;
   readonly reconnectMs: () => number;
   /** How long after the loss of its session a write that had not begun is executed; undefined: never. */
@@ -51,7 +53,7 @@ export class ServerPort implements ScsiPort {
   constructor(options: ServerPortOptions) {
     this.#options = options;
     this.medium = new Uint8Array(options.blockLength * options.blocks);
-    this.#power = new Power(this.medium);
+    this.#power = new Power(this.medium, { isThin: this.#options.thin });
     this.#server = this.#switchOn();
     this.#server.nexusEstablished(1);
   }
@@ -149,7 +151,7 @@ export class ServerPort implements ScsiPort {
 
   loseCache(): void {
     this.#power.isOn = false;
-    this.#power = new Power(this.medium);
+    this.#power = new Power(this.medium, { isThin: this.#options.thin });
     this.#server = this.#switchOn();
     if (this.#nexus !== undefined) this.#server.nexusEstablished(this.#nexus);
   }

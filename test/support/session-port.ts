@@ -33,6 +33,8 @@ export interface SessionPortOptions {
   readonly random: SeededRandom;
   readonly blockLength: number;
   readonly blocks: number;
+  /** The target can give space back. */
+  readonly thin?: boolean;
   readonly transport: 'stream' | 'iser';
   /** How long a task takes to begin. */
   readonly latencyMs: () => number;
@@ -62,7 +64,7 @@ export class SessionPort implements TorturedPort {
   constructor(options: SessionPortOptions) {
     this.#options = options;
     this.medium = new Uint8Array(options.blockLength * options.blocks);
-    this.#power = new Power(this.medium);
+    this.#power = new Power(this.medium, { isThin: this.#options.thin });
     const { clock } = options;
     if (options.transport === 'iser') {
       const pair = createIserPair({ clock, latencyMs: 1 });
@@ -115,7 +117,7 @@ export class SessionPort implements TorturedPort {
 
   loseCache(): void {
     this.#power.isOn = false;
-    this.#power = new Power(this.medium);
+    this.#power = new Power(this.medium, { isThin: this.#options.thin });
     const old = this.#target;
     this.#target = old.then(async (target) => {
       await target.close('abrupt');

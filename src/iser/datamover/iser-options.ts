@@ -1,7 +1,6 @@
 /** Settings of the iSER data mover, and the text keys that offer them at login (RFC 7145 §6, RFC 7143 §13). */
 
-import type { Clock } from '../../clock.ts';
-import { systemClock } from '../../clock.ts';
+import { type Clock, systemClock } from '../../clock.ts';
 import type { KeyOffers } from './datamover.ts';
 
 export interface IserOptions {

@@ -3,8 +3,7 @@
  * task tag, and when it stops waiting. Pure; knows no PDU but the tag.
  */
 
-import type { IserfsError } from '../../errors.ts';
-import { ProtocolError } from '../../errors.ts';
+import { type IserfsError, ProtocolError } from '../../errors.ts';
 import type { Lun, ScsiResult } from '../../scsi/port.ts';
 import type { TaskBuffers } from '../datamover/datamover.ts';
 import { RESERVED_TAG } from './pdu.ts';

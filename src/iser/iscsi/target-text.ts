@@ -6,8 +6,7 @@
  */
 
 import { ProtocolError } from '../../errors.ts';
-import type { Pdu } from './pdu.ts';
-import { NO_BYTES, RESERVED_TAG, RejectReason } from './pdu.ts';
+import { NO_BYTES, type Pdu, RESERVED_TAG, RejectReason } from './pdu.ts';
 import { decodeText, encodeText, splitText, TextAssembler } from './text.ts';
 
 export type TextPairs = readonly (readonly [string, string])[];

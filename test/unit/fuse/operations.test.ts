@@ -527,6 +527,30 @@ describe('requests', () => {
     expect(answers).toBe(3);
   });
 
+  it('that come after the end are refused, but what ends a handle; those that came before have their own answer', async () => {
+    image.isStaging = true;
+    image.holdsWrites = true;
+    await open(1);
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
+    let makeRoom = () => {};
+    image.room.push(new Promise((resolve) => (makeRoom = resolve)));
+    const waiting = write(1, 10, Buffer.alloc(10));
+    operations.end();
+    const late = [open(2), read(1, 0, 1), write(1, 20, Buffer.alloc(10)), fsync(1), zero(1, 0, 512), seek(1, 0, 'data')];
+    expect(await Promise.all(late)).toEqual(late.map(() => -errno.ENOTCONN));
+    expect(await isPending(operations.drained())).toBe(true);
+    makeRoom();
+    expect(await waiting).toBe(10);
+    const closing = flush(1);
+    expect(await isPending(closing)).toBe(true);
+    for (const held of image.heldWrites) held.succeed();
+    expect(await closing).toBe(0);
+    expect(await release(1)).toBe(0);
+    expect(image.heldWrites).toHaveLength(2);
+    await operations.drained();
+    expect(logged).toEqual([]);
+  });
+
   it('for texts go to the renderer', async () => {
     expect(Buffer.from(await operations.render(4)).toString()).toBe('body of 4');
   });
@@ -633,6 +657,8 @@ describe('an interrupted request', () => {
   let clock: VirtualClock;
   /** The newest request that was sent. */
   let sent: FuseRequest;
+  /** Of the one that was interrupted. */
+  let answer: Promise<number | Buffer>;
   /** Ends what the device was asked. */
   let end: (failure?: Error) => void;
 
@@ -668,38 +694,37 @@ describe('an interrupted request', () => {
     }
   }
 
-  it('that ends within two seconds has its own answer', async () => {
+  /** Sends a request that the device keeps waiting, and interrupts it. */
+  async function interruptOne(method: 'read' | 'flush'): Promise<void> {
     await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
+    hold(method);
+    answer = method === 'read' ? read(1, 0, 10) : fsync(1);
     operations.interrupted(sent);
+  }
+
+  it('that ends within two seconds has its own answer', async () => {
+    await interruptOne('read');
     await clock.advance(1_999);
-    expect(await isPending(reading)).toBe(true);
+    expect(await isPending(answer)).toBe(true);
     end();
-    expect(await reading).toEqual(Buffer.from(image.bytes.subarray(0, 10)));
+    expect(await answer).toEqual(Buffer.from(image.bytes.subarray(0, 10)));
     expect(clock.pendingTimers).toBe(0);
   });
 
   it('has one answer, EINTR, after two seconds, however often it is interrupted', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(1_000);
     operations.interrupted(sent);
     await clock.advance(1_000);
-    expect(await reading).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     operations.interrupted(sent);
     expect(clock.pendingTimers).toBe(0);
   });
 
   it('gives the lease back that comes for a read after EINTR, and has not ended before', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(2_000);
-    expect(await reading).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     expect(operations.requestsInFlight).toBe(1);
     end();
     await operations.drained();
@@ -709,12 +734,9 @@ describe('an interrupted request', () => {
   });
 
   it('logs the failure of a read after EINTR, and answers nothing more', async () => {
-    await open(1);
-    hold('read');
-    const reading = read(1, 0, 10);
-    operations.interrupted(sent);
+    await interruptOne('read');
     await clock.advance(2_000);
-    await reading;
+    await answer;
     const error = failure();
     end(error);
     await operations.drained();
@@ -723,12 +745,9 @@ describe('an interrupted request', () => {
   });
 
   it('tells the next fsync of the failure of a flush after EINTR, once', async () => {
-    await open(1);
-    hold('flush');
-    const syncing = fsync(1);
-    operations.interrupted(sent);
+    await interruptOne('flush');
     await clock.advance(2_000);
-    expect(await syncing).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     end(failure());
     await operations.drained();
     expect(await fsync(1)).toBe(-errno.EIO);
@@ -736,12 +755,9 @@ describe('an interrupted request', () => {
   });
 
   it('lets the next fsync succeed where the flush does after EINTR', async () => {
-    await open(1);
-    hold('flush');
-    const syncing = fsync(1);
-    operations.interrupted(sent);
+    await interruptOne('flush');
     await clock.advance(2_000);
-    expect(await syncing).toBe(-errno.EINTR);
+    expect(await answer).toBe(-errno.EINTR);
     end();
     await operations.drained();
     expect(await fsync(1)).toBe(0);

@@ -42,6 +42,7 @@ const lun: LunSnapshot = {
     commandTimeouts: 0,
     recoveries: 1,
     commandsInFlight: 5,
+    stagedBytes: 196_608,
     retainedBytes: 0,
     cacheHits: 1,
     cacheMisses: 3,
@@ -247,6 +248,11 @@ describe('status of a logical unit', () => {
     expect(values.get('write latency')).toEqual(['none yet']);
     expect(values.get('bytes written')).toEqual(['512 bytes']);
   });
+
+  it('shows what was taken of writes and is not at the target, for programs too', () => {
+    expect(lines(renderLunStatus(target.name, lun)).get('staged writes')).toEqual(['192 KiB (196608 bytes)']);
+    expect(renderLunStatus(target.name, lun).json).toMatchObject({ stagedBytes: 196_608 });
+  });
 });
 
 describe('text files', () => {
@@ -306,6 +312,11 @@ describe('metrics', () => {
     expect(samples).toContain(`iserfs_lun_latency_seconds{${labels},operation="read",quantile="0.9"} 0.01225`);
     expect(samples).toContain(`iserfs_lun_latency_seconds_sum{${labels},operation="read"} 0.015`);
     expect(samples).toContain(`iserfs_lun_latency_seconds{${labels},operation="write",quantile="0.9"} NaN`);
+  });
+
+  it('say what was taken of writes and is not at the target', () => {
+    expect(samples).toContain(String.raw`iserfs_lun_staged_bytes{target="iqn.2024-01.x:a\"b\\c",lun="3"} 196608`);
+    expect(metrics).toContain('# TYPE iserfs_lun_staged_bytes gauge\n');
   });
 
   it('say what carries each session', () => {

@@ -528,6 +528,34 @@ describe('flushing', () => {
     expect(bench.port.countOf(SYNCHRONIZE_CACHE_10)).toBe(1);
   });
 
+  it('counts a write forced by SYNCHRONIZE CACHE as one write, which takes as long as both', async () => {
+    const bench = new Bench(volatileDisk, { latencyMs: () => 50 });
+    const unit = await bench.attach();
+    await bench.soon(unit.write(0, filled(512, 4), { fua: true }));
+    expect(unit.status).toMatchObject({ writes: 1, bytesWritten: 512, flushes: 0, errors: 0 });
+    expect(unit.status.latency.write.maxMs).toBe(200);
+  });
+
+  it('counts it as one failed write where SYNCHRONIZE CACHE fails', async () => {
+    const bench = new Bench({ ...volatileDisk, refuses: [SYNCHRONIZE_CACHE_10] });
+    const unit = await bench.attach();
+    expect(await bench.codeOf(unit.write(0, filled(512, 4), { fua: true }))).toBe('unsupported');
+    expect(unit.status).toMatchObject({ writes: 1, bytesWritten: 0, flushes: 0, errors: 1 });
+    expect(unit.status.lastError).toContain('SYNCHRONIZE CACHE');
+  });
+
+  it('counts no error where the one who waits for it gives up', async () => {
+    const bench = new Bench(volatileDisk);
+    const unit = await bench.attach();
+    bench.port.stall = ({ cdb }) => cdb[0] === SYNCHRONIZE_CACHE_10;
+    const abort = new AbortController();
+    const written = bench.codeOf(unit.write(0, filled(512, 4), { fua: true, signal: abort.signal }));
+    while (bench.port.countOf(SYNCHRONIZE_CACHE_10) === 0) await bench.clock.advance(1);
+    abort.abort();
+    expect(await written).toBe('aborted');
+    expect(unit.status).toMatchObject({ writes: 1, bytesWritten: 0, errors: 0 });
+  });
+
   it('never writes an older copy over a forced write', async () => {
     const bench = new Bench({ ...volatileDisk, dpoFua: true }, { reconnectMs: () => 5 });
     const unit = await bench.attach();

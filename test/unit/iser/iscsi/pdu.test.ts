@@ -13,7 +13,6 @@ import {
   encodeAhs,
   encodeBhs,
   encodeByTable,
-  headers,
   Opcode,
   type OpcodeName,
   opcodeName,
@@ -23,6 +22,7 @@ import {
   RESERVED_TAG,
   segmentLengths,
 } from '../../../../src/iser/iscsi/pdu.ts';
+import { headers } from '../../../../src/iser/iscsi/pdu-headers.ts';
 import { hex, hexVectors } from '../../../support/hex-vectors.ts';
 import { SeededRandom } from '../../../support/seeded-random.ts';
 
