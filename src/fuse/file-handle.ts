@@ -7,6 +7,7 @@
  * those of several programs, and none of them may take the error away from the others. Knows no device, no request and no errno.
  */
 
+import { Bag, type Placed, UNPLACED } from '../bag.ts';
 import type { Ended, Failure } from '../scsi/ended.ts';
 
 /** Where an error can be told. */
@@ -68,7 +69,7 @@ export class FileHandle {
 }
 
 /** A write that has not ended, and who waits for that. */
-interface WriteUnderWay {
+interface WriteUnderWay extends Placed {
   readonly handle: FileHandle;
   watchers: (() => void)[] | undefined;
 }
@@ -76,7 +77,7 @@ interface WriteUnderWay {
 /** The open handles of one image, and its writes under way. */
 export class OpenImage {
   readonly #handles = new Set<FileHandle>();
-  readonly #writes = new Set<WriteUnderWay>();
+  readonly #writes = new Bag<WriteUnderWay>();
   /** Writes that were acknowledged, and how many of them are known to be on stable storage. */
   #acknowledged = 0;
   #synced = 0;
@@ -172,7 +173,7 @@ export class OpenImage {
   }
 
   #begin(handle: FileHandle): WriteUnderWay {
-    const write: WriteUnderWay = { handle, watchers: undefined };
+    const write: WriteUnderWay = { handle, watchers: undefined, place: UNPLACED };
     this.#writes.add(write);
     return write;
   }

@@ -7,6 +7,7 @@
 
 import { constants } from 'node:fs';
 import { performance } from 'node:perf_hooks';
+import { TagMap } from '../tag-map.ts';
 import { Errno, errnoOf } from './errno.ts';
 import type { FuseHostOptions, ImageEntry } from './host.ts';
 import { type AddonConnection, NAME_STRIDE, RECORD_FIELDS } from './native-addon.ts';
@@ -82,7 +83,7 @@ export class NativeHandlers implements RequestHome {
   /** Inodes of open images, by handle. */
   readonly #openImages = new Map<number, number>();
   /** Requests that went up and have no answer yet, by token. */
-  readonly #up = new Map<number, AnyNativeRequest>();
+  readonly #up = new TagMap<AnyNativeRequest>();
   #lastHandle = 0;
 
   constructor(options: FuseHostOptions, connection: AddonConnection, slots: NativeSlots) {

@@ -5,12 +5,16 @@
  * recovery and SYNCHRONIZE CACHE wait for. Knows no SCSI.
  */
 
+import { Bag, type Placed, UNPLACED } from '../bag.ts';
+
 /** The right to have one command in flight on a nexus. */
 export interface Ticket {
   readonly nexus: number;
   /** Gives the right back, when the command has ended and all its consequences are noted. Call it once. */
   leave(): void;
 }
+
+type OutTicket = Ticket & Placed;
 
 type GateState =
   | { readonly type: 'open'; readonly nexus: number }
@@ -25,7 +29,7 @@ interface Waiter {
 export class Gate {
   readonly #width: number;
   #state: GateState = { type: 'closed' };
-  readonly #out = new Set<Ticket>();
+  readonly #out = new Bag<OutTicket>();
   readonly #waiters = new Set<Waiter>();
   /** Who waits for tickets to come back, with those that are still out. */
   readonly #watchers = new Set<{ readonly awaited: Set<Ticket>; readonly resolve: () => void }>();
@@ -113,12 +117,12 @@ export class Gate {
   }
 
   #issue(nexus: number): Ticket {
-    const ticket: Ticket = { nexus, leave: () => this.#takeBack(ticket) };
+    const ticket: OutTicket = { nexus, leave: () => this.#takeBack(ticket), place: UNPLACED };
     this.#out.add(ticket);
     return ticket;
   }
 
-  #takeBack(ticket: Ticket): void {
+  #takeBack(ticket: OutTicket): void {
     if (!this.#out.delete(ticket)) throw new Error('a ticket was given back twice');
     if (this.#watchers.size > 0) this.#tellWatchers(ticket);
     if (this.#waiters.size > 0) this.#admit();

@@ -5,9 +5,11 @@
  * waits behind it. Knows numbers only, not what they address.
  */
 
+import { Bag, type Placed, UNPLACED } from '../bag.ts';
+
 export type LockMode = 'shared' | 'exclusive';
 
-interface Entry {
+interface Entry extends Placed {
   readonly start: number;
   readonly end: number;
   readonly mode: LockMode;
@@ -23,8 +25,8 @@ interface Entry {
  * acquiring an overlapping one deadlocks, as with any lock.
  */
 export class RangeLock {
-  /** Held and waiting, in order of arrival. Two entries that conflict are linked by `followers` when the later one comes. */
-  readonly #entries = new Set<Entry>();
+  /** Held and waiting. Two entries that conflict are linked by `followers` when the later one comes. */
+  readonly #entries = new Bag<Entry>();
 
   /** Ranges that are held or waited for. */
   get size(): number {
@@ -76,7 +78,7 @@ export class RangeLock {
     if (!this.#entries.delete(entry) || entry.followers === undefined) return;
     for (const follower of entry.followers) {
       follower.blockers--;
-      if (follower.blockers === 0 && this.#entries.has(follower)) follower.grant();
+      if (follower.blockers === 0 && follower.place !== UNPLACED) follower.grant();
     }
   }
 }
@@ -86,7 +88,7 @@ function newEntry(offset: number, length: number, mode: LockMode): Entry {
   if (offset < 0 || length < 0 || !Number.isSafeInteger(offset) || !Number.isSafeInteger(end)) {
     throw new RangeError(`no range of ${length} at ${offset}`);
   }
-  return { start: offset, end, mode, blockers: 0, followers: undefined, grant: nothing };
+  return { start: offset, end, mode, blockers: 0, followers: undefined, grant: nothing, place: UNPLACED };
 }
 
 function nothing(): void {}

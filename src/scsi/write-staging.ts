@@ -10,6 +10,7 @@
  * memory is the only copy of a write: a flush waits for it. Knows neither the cache nor who writes.
  */
 
+import { Bag, type Placed, UNPLACED } from '../bag.ts';
 import type { BlockDevice, SharedMemory } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor, SharedRun } from './buffer-pool.ts';
 import type { Ended } from './ended.ts';
@@ -49,12 +50,13 @@ interface Stream {
   inFlight: number;
 }
 
-interface Command {
+interface Command extends Placed {
   readonly offset: number;
   data: Uint8Array;
   memory: SharedMemory;
   /** The pool run behind it; undefined where it is the memory of a host. */
   run: PoolBuffer | undefined;
+  /** Since it has gone out. */
   stream: Stream | undefined;
   /** Whose write it carries. */
   readonly ended: Ended;
@@ -72,13 +74,11 @@ interface Waiter {
 
 export class WriteStaging {
   readonly #options: WriteStagingOptions;
-  /** Taken and not ended, in order. */
-  readonly #staged = new Set<Command>();
+  /** Taken and not ended. */
+  readonly #staged = new Bag<Command>();
   /** Of these, those that have not gone out. */
   readonly #queue: Command[] = [];
   readonly #waiting: Waiter[] = [];
-  /** By the offset at which they end. */
-  readonly #inFlightByEnd = new Map<number, Command>();
   #inFlight = 0;
   #bytesInFlight = 0;
   #bytes = 0;
@@ -132,7 +132,7 @@ export class WriteStaging {
     let command: Command;
     if (memory !== undefined && data.length > SMALL) {
       memory.retain();
-      command = { offset, data, memory, run: undefined, stream: undefined, ended, others: undefined };
+      command = { offset, data, memory, run: undefined, stream: undefined, ended, others: undefined, place: UNPLACED };
     } else {
       const run = this.#acquire(data.length);
       run.bytes.set(data);
@@ -144,6 +144,7 @@ export class WriteStaging {
         stream: undefined,
         ended,
         others: undefined,
+        place: UNPLACED,
       };
     }
     this.#staged.add(command);
@@ -193,8 +194,14 @@ export class WriteStaging {
   #maySend(command: Command): boolean {
     if (this.#inFlight === 0) return true;
     if (this.#inFlight >= MOST_COMMANDS || this.#bytesInFlight + command.data.length > MOST_BYTES_IN_FLIGHT) return false;
-    const stream = this.#inFlightByEnd.get(command.offset)?.stream;
+    const stream = this.#streamUpTo(command.offset);
     return stream === undefined || stream.inFlight < STREAM_DEPTH || !this.#mayGrow(command);
+  }
+
+  /** The stream of a command that is in flight and ends at `offset`. */
+  #streamUpTo(offset: number): Stream | undefined {
+    for (const command of this.#staged) if (command.stream !== undefined && endOf(command) === offset) return command.stream;
+    return undefined;
   }
 
   #mayGrow(command: Command): boolean {
@@ -204,12 +211,11 @@ export class WriteStaging {
 
   #send(command: Command): void {
     const { offset, data, memory } = command;
-    const stream = this.#inFlightByEnd.get(offset)?.stream ?? { inFlight: 0 };
+    const stream = this.#streamUpTo(offset) ?? { inFlight: 0 };
     command.stream = stream;
     stream.inFlight++;
     this.#inFlight++;
     this.#bytesInFlight += data.length;
-    this.#inFlightByEnd.set(endOf(command), command);
     this.#options.device.write(offset, data, { memory }).then(
       () => this.#end(command, stream, undefined),
       (error: unknown) => this.#end(command, stream, { error }),
@@ -221,7 +227,6 @@ export class WriteStaging {
     stream.inFlight--;
     this.#inFlight--;
     this.#bytesInFlight -= data.length;
-    if (this.#inFlightByEnd.get(endOf(command)) === command) this.#inFlightByEnd.delete(endOf(command));
     this.#staged.delete(command);
     this.#bytes -= data.length;
     memory.release();

@@ -10,6 +10,7 @@
  */
 
 import { ProtocolError } from '../../errors.ts';
+import { TagMap } from '../../tag-map.ts';
 import {
   describePdu,
   NO_BYTES,
@@ -61,7 +62,7 @@ export type InitiatorEvent =
 
 export class InitiatorSequence {
   #parameters: DataParameters | undefined;
-  readonly #tasks = new Map<number, InitiatorTask>();
+  readonly #tasks = new TagMap<InitiatorTask>();
   #bursts: Burst[] = [];
   /** Tasks that were deallocated without a status; what still comes for them is discarded. */
   readonly #deallocated = new TagMemory();

@@ -9,6 +9,7 @@
 
 import { IserfsError, ProtocolError } from '../../errors.ts';
 import type { PoolBuffer } from '../../scsi/buffer-pool.ts';
+import { TagMap } from '../../tag-map.ts';
 import {
   BHS_LENGTH,
   decodePdu,
@@ -59,11 +60,11 @@ export class IserInitiator extends IserDatamover<OutgoingWork> implements Initia
   readonly #handler: InitiatorHandler;
   readonly #nudge: IserNudge;
   #parameters: DataParameters | undefined;
-  readonly #tasks = new Map<number, Task>();
+  readonly #tasks = new TagMap<Task>();
   /** Tasks that were deallocated without a status. */
   readonly #deallocated = new TagMemory();
   /** By task tag: what is in flight and will be answered. */
-  readonly #awaited = new Map<number, Credit>();
+  readonly #awaited = new TagMap<Credit>();
   readonly #inFlight: Record<Credit, number> = { command: 0, immediate: 0 };
 
   constructor(parts: IserDatamoverParts, handler: InitiatorHandler) {

@@ -8,6 +8,7 @@
  */
 
 import { IserfsError, ProtocolError } from '../../errors.ts';
+import { TagMap } from '../../tag-map.ts';
 import type { InitiatorControlPdu, Pdu, TargetControlPdu } from '../iscsi/pdu.ts';
 import type { RemoteMemory } from '../rdma/provider.ts';
 import type { DataParameters, KeyOffers, TargetDatamover, TargetHandler, TargetTask } from './datamover.ts';
@@ -42,7 +43,7 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
   readonly longestDataSegment: number;
   #handler: TargetHandler | undefined;
   #parameters: DataParameters | undefined;
-  readonly #tasks = new Map<number, Task>();
+  readonly #tasks = new TagMap<Task>();
   readonly #copies: CopyMemory;
 
   constructor(parts: IserDatamoverParts) {

@@ -9,6 +9,7 @@
  */
 
 import { IserfsError, ProtocolError } from '../../errors.ts';
+import { TagMap } from '../../tag-map.ts';
 import { type InitiatorControlPdu, NO_BYTES, NO_LUN, type Pdu, RESERVED_TAG } from '../iscsi/pdu.ts';
 import { serialAdd } from '../iscsi/serial.ts';
 import type { DataParameters } from './datamover.ts';
@@ -81,8 +82,8 @@ export type PutToken = Put;
 
 export class TargetSequence {
   #parameters: DataParameters | undefined;
-  readonly #tasks = new Map<number, Task>();
-  readonly #r2ts = new Map<number, R2T>();
+  readonly #tasks = new TagMap<Task>();
+  readonly #r2ts = new TagMap<R2T>();
   #nextTtt = 1;
   /** `getData` calls of which some data is still to be asked for. */
   readonly #toSolicit = new Set<Get>();
@@ -296,7 +297,7 @@ export class TargetSequence {
 
   /** The connection is gone and nothing handed out is referenced any more: all that is under way rejects. */
   clear(reason: Error): void {
-    for (const itt of [...this.#tasks.keys()]) this.deallocate(itt, reason);
+    for (const [itt] of this.#tasks.entries()) this.deallocate(itt, reason);
     for (const put of this.#sending) put.reject(reason);
     this.#sending.clear();
     this.#lateTasks.clear();

@@ -5,6 +5,7 @@
 
 import { type IserfsError, ProtocolError } from '../../errors.ts';
 import type { Lun, ScsiResult } from '../../scsi/port.ts';
+import { TagMap } from '../../tag-map.ts';
 import type { TaskBuffers } from '../datamover/datamover.ts';
 import { RESERVED_TAG } from './pdu.ts';
 import { serialAdd } from './serial.ts';
@@ -50,7 +51,7 @@ export type Exchange =
   | { readonly kind: 'logout'; readonly deadline: number };
 
 export class ExchangeTable {
-  readonly #exchanges = new Map<number, Exchange>();
+  readonly #exchanges = new TagMap<Exchange>();
   #nextItt = 1;
   /** No exchange and no noted deadline is earlier. */
   #earliestDeadline = Number.POSITIVE_INFINITY;
@@ -86,7 +87,7 @@ export class ExchangeTable {
 
   /** A copy: entries may be deleted meanwhile. */
   entries(): [itt: number, exchange: Exchange][] {
-    return [...this.#exchanges];
+    return this.#exchanges.entries();
   }
 
   noteDeadline(deadline: number): void {

@@ -13,6 +13,7 @@
 import { ProtocolError } from '../../errors.ts';
 import type { Lun } from '../../scsi/port.ts';
 import type { Task, TaskSets } from '../../scsi/task-set.ts';
+import { TagMap } from '../../tag-map.ts';
 import type { TargetDatamover } from '../datamover/datamover.ts';
 import { TargetCommandWindow } from './command-window.ts';
 import {
@@ -80,7 +81,7 @@ export class TargetSession {
   #statSn: number;
   #nextTtt = 1;
   /** SCSI tasks in progress by initiator task tag. */
-  readonly #tasks = new Map<number, Task>();
+  readonly #tasks = new TagMap<Task>();
   #immediateCommands = 0;
   /** What came too early by CmdSN, to be done in its turn. */
   readonly #held = new Map<number, () => void>();
