@@ -63,6 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Napi::Value hits(const Napi::CallbackInfo& info);
   Napi::Value forgetInode(const Napi::CallbackInfo& info);
   Napi::Value forgetName(const Napi::CallbackInfo& info);
+  Napi::Value freeSlots(const Napi::CallbackInfo& info);
   Napi::Value figures(const Napi::CallbackInfo& info);
   Napi::Value closeNow(const Napi::CallbackInfo& info);
   void giveBack(std::uint32_t slot);

@@ -73,6 +73,7 @@ Napi::Object Connection::exports(Napi::Env env) {
   exportMethod<&Connection::hits>(object, "hits");
   exportMethod<&Connection::forgetInode>(object, "forgetInode");
   exportMethod<&Connection::forgetName>(object, "forgetName");
+  exportMethod<&Connection::freeSlots>(object, "freeSlots");
   exportMethod<&Connection::figures>(object, "figures");
   exportMethod<&Connection::closeNow>(object, "close");
   return object;
@@ -218,12 +219,16 @@ Napi::Value Connection::forgetName(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/** Slots that wait for a write. */
+Napi::Value Connection::freeSlots(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(channel_->freeSlots()));
+}
+
 Napi::Value Connection::figures(const Napi::CallbackInfo& info) {
   auto object = Napi::Object::New(info.Env());
   object.Set("isInitialised", channel_->isInitialised());
   object.Set("mixesDirectIo", channel_->mixesDirectIo());
   object.Set("unanswered", static_cast<double>(pending_.count()));
-  object.Set("freeSlots", static_cast<double>(channel_->freeSlots()));
   object.Set("messagesRead", static_cast<double>(channel_->messagesRead()));
   object.Set("readByGuard", static_cast<double>(guard_->messagesRead()));
   return object;

@@ -10,7 +10,7 @@
 namespace iserfs::fuse_addon {
 
 /** Changes whenever the functions or records that JavaScript relies on do: `INTERFACE_VERSION` in native-addon.ts. */
-constexpr std::uint32_t interfaceVersion = 1;
+constexpr std::uint32_t interfaceVersion = 2;
 
 /** Numbers of a record. */
 constexpr std::size_t recordFields = 12;

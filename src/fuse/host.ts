@@ -101,7 +101,7 @@ export interface FuseUpcalls {
    * below it, for better or worse. The host waits for it with what it was asked, and asks again while the entry is still deferred.
    */
   expand(inode: number): Promise<void>;
-  /** Whoever waits for `request` got a signal: answer soon, with EINTR unless it ends by itself. Only from hosts with `supports.interrupt`. */
+  /** Whoever waits for `request`, which has no answer yet, got a signal: answer soon, with EINTR unless it ends by itself. Only from hosts with `supports.interrupt`. */
   interrupted(request: FuseRequest): void;
   /** A request failed inside the product: for the log. */
   failed(error: unknown): void;

@@ -9,7 +9,7 @@ const fuseAddon: OwnAddon = {
   title: 'the FUSE addon',
   file: 'iserfs_fuse.node',
   /** Changes together with `interfaceVersion` in `native/fuse-addon/records.h`. */
-  version: 1,
+  version: 2,
   functions: ['mount', 'open', 'allocate'],
 };
 
@@ -62,6 +62,9 @@ export interface AddonConnection {
   /** An offset of -1 for the attributes alone; a length of 0 for everything behind the offset. `id` comes back as done, but 0. */
   forgetInode(inode: number, offset: number, length: number, id: number): void;
   forgetName(directory: number, name: string): void;
+  /** Undefined after `close`. */
+  freeSlots(): number | undefined;
+  /** For looks now and then: it makes an object. */
   figures(): AddonFigures | undefined;
   /** Answers EIO to who still waits, and lets go of the event loop. Everything is ignored from now on. */
   close(): void;
@@ -72,7 +75,6 @@ export interface AddonFigures {
   /** The kernel is coherent between direct and cached handles of one file. */
   readonly mixesDirectIo: boolean;
   readonly unanswered: number;
-  readonly freeSlots: number;
   readonly messagesRead: number;
   /** Of these, what was read while the event loop was busy. */
   readonly readByGuard: number;

@@ -124,7 +124,7 @@ export class NativeSlots {
   }
 
   get #free(): number {
-    return this.#connection.figures()?.freeSlots ?? 0;
+    return this.#connection.freeSlots() ?? 0;
   }
 
   #make(): Slot {

@@ -10,7 +10,7 @@
 
 import { type Clock, systemClock } from '../clock.ts';
 import { errorCode, IserfsError } from '../errors.ts';
-import type { Lease, SharedMemory } from '../scsi/block-device.ts';
+import type { Lease, LeaseEnded, SharedMemory } from '../scsi/block-device.ts';
 import type { StageWrite } from '../scsi/write-staging.ts';
 import { Errno, errnoOf } from './errno.ts';
 import { type FileHandle, OpenImage } from './file-handle.ts';
@@ -20,10 +20,8 @@ import type { FuseRequest, FuseUpcalls } from './host.ts';
 export interface ImageFile {
   /** As it is now: a resize or a mode change replaces it. `size` in bytes. */
   readonly info: { readonly size: number; readonly writeProtected: boolean };
-  /** `length` bytes from `offset`; never short. */
-  read(offset: number, length: number): Promise<Lease>;
-  /** The same, where nothing has to be waited for. */
-  readNow?(offset: number, length: number): Lease | undefined;
+  /** Leases `length` bytes from `offset`, never less; `ended` is called at once where nothing has to be waited for. */
+  startRead(offset: number, length: number, ended: LeaseEnded): void;
   /** Resolves after GOOD from the device for all of `data`, which is borrowed until the promise settles. */
   write(offset: number, data: Uint8Array, options: { readonly memory?: SharedMemory }): Promise<void>;
   /** Takes a write that ends later; absent where none may be acknowledged before its end. */
@@ -56,6 +54,7 @@ export interface OperationsOptions {
 /** How long an interrupted request that cannot be aborted may still end by itself: programs with timers of signals do not expect EINTR of a disk. */
 const GIVE_UP_MS = 2_000;
 
+type Read = FuseRequest & { readonly op: 'read' };
 type Zero = FuseRequest & { readonly op: 'zero' };
 type Seek = FuseRequest & { readonly op: 'seek' };
 
@@ -84,7 +83,9 @@ export class Operations implements FuseUpcalls {
   /** By the host's number of the handle. */
   readonly #handles = new Map<number, OpenHandle>();
   readonly #clock: Clock;
-  readonly #inFlight = new Map<FuseRequest, Promise<void>>();
+  #inFlight = 0;
+  /** Who waits for there to be none. */
+  #awaitDrained: (() => void)[] = [];
   /** Requests whose work can be ended half way. */
   readonly #interruptible = new Map<FuseRequest, AbortController>();
   /** Interrupted requests that only time ends: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
@@ -99,7 +100,7 @@ export class Operations implements FuseUpcalls {
 
   /** Requests that have not ended: that have no answer yet, or whose answer was that nobody waits for them. */
   get requestsInFlight(): number {
-    return this.#inFlight.size;
+    return this.#inFlight;
   }
 
   /** Serves `inode` from `device` from now on, also for handles that are open already. */
@@ -132,14 +133,15 @@ export class Operations implements FuseUpcalls {
   }
 
   /** Resolves when every request that has come in has ended. */
-  async drained(): Promise<void> {
-    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight.values());
+  drained(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#awaitDrained.push(resolve));
   }
 
   requests(batch: readonly FuseRequest[]): void {
     for (const request of batch) {
-      const answered = this.#answer(request);
-      if (answered !== undefined) this.#inFlight.set(request, answered);
+      if (request.op === 'read') this.#read(request);
+      else this.#answer(request);
     }
   }
 
@@ -155,7 +157,7 @@ export class Operations implements FuseUpcalls {
     this.#interruptible.get(request)?.abort();
     const { op } = request;
     if (op !== 'read' && op !== 'fsync' && op !== 'open') return;
-    if (!this.#inFlight.has(request) || this.#interruptions.has(request)) return;
+    if (this.#interruptions.has(request)) return;
     const giveUp = () => {
       this.#interruptions.set(request, 'answered');
       request.done(-Errno.EINTR);
@@ -172,21 +174,20 @@ export class Operations implements FuseUpcalls {
     }
   }
 
-  /** Answers at once where that can be; else the promise never rejects. */
-  #answer(request: FuseRequest): Promise<void> | undefined {
-    let answer: Answer | Promise<Answer>;
+  /** Answers at once where that can be. */
+  #answer(request: Exclude<FuseRequest, Read>): void {
+    let answer: number | Promise<number>;
     try {
       answer = this.#perform(request);
     } catch (error) {
       answer = this.#answerTo(error, request);
     }
-    if (answer instanceof Promise) return this.#answerLater(request, answer);
-    give(request, answer);
-    return undefined;
-  }
-
-  #answerLater(request: FuseRequest, answer: Promise<Answer>): Promise<void> {
-    return answer.then(
+    if (typeof answer === 'number') {
+      this.#give(request, answer);
+      return;
+    }
+    this.#inFlight++;
+    answer.then(
       (result) => this.#ended(request, result),
       (error) => {
         const result = this.#answerTo(error, request);
@@ -199,17 +200,51 @@ export class Operations implements FuseUpcalls {
     );
   }
 
-  #ended(request: FuseRequest, result: Answer): void {
-    const interruption = this.#interruptions.get(request);
-    this.#interruptions.delete(request);
-    // Before the answer: what is interrupted from then on needs none.
-    this.#inFlight.delete(request);
-    if (interruption === 'answered') {
-      this.#takeBack(request, result);
+  /** The same for a read: no promise is made on the way to the device and back. */
+  #read(request: Read): void {
+    const opened = this.#handles.get(request.handle);
+    const device = opened?.image.device;
+    if (device === undefined || this.#hasEnded) {
+      this.#give(request, this.#refusal(opened));
       return;
     }
-    interruption?.();
-    give(request, result);
+    const available = Math.min(request.length, device.info.size - request.offset);
+    if (available <= 0) {
+      this.#give(request, 0);
+      return;
+    }
+    this.#inFlight++;
+    device.startRead(request.offset, available, (lease, failure) => {
+      this.#ended(request, lease ?? this.#answerTo(failure?.error, request));
+    });
+  }
+
+  #refusal(opened: OpenHandle | undefined): number {
+    if (this.#hasEnded) return -Errno.ENOTCONN;
+    return opened === undefined ? -Errno.EBADF : -Errno.ENXIO;
+  }
+
+  #ended(request: FuseRequest, result: Answer): void {
+    const interruption = this.#interruptions.get(request);
+    this.#inFlight--;
+    if (interruption !== undefined) this.#interruptions.delete(request);
+    if (interruption === 'answered') this.#takeBack(request, result);
+    else {
+      interruption?.();
+      this.#give(request, result);
+    }
+    if (this.#inFlight > 0) return;
+    for (const resolve of this.#awaitDrained.splice(0)) resolve();
+  }
+
+  /** A host that fails to take an answer does no harm to the device, whose call this may be. */
+  #give(request: FuseRequest, answer: Answer): void {
+    try {
+      if (typeof answer === 'number') request.done(answer);
+      else if (request.op === 'read') request.doneWith(answer.segments, answer.release);
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   /** Nobody waits for `result` any more. A handle whose open was given up is never released by the kernel. */
@@ -226,20 +261,18 @@ export class Operations implements FuseUpcalls {
   }
 
   /** The device has shrunk meanwhile: this is the end of the file, or the range was cut in the middle. */
-  #beyondTheEnd(request: FuseRequest & { readonly op: 'read' }): number {
+  #beyondTheEnd(request: Read): number {
     const device = this.#handles.get(request.handle)?.image.device;
     if (device === undefined) return -Errno.ENXIO;
     return request.offset >= device.info.size ? 0 : -Errno.EIO;
   }
 
-  #perform(request: FuseRequest): Promise<Answer> | Answer {
+  #perform(request: Exclude<FuseRequest, Read>): Promise<number> | number {
     if (this.#hasEnded && request.op !== 'flush' && request.op !== 'release') return -Errno.ENOTCONN;
     if (request.op === 'open') return this.#open(request);
     const opened = this.#handles.get(request.handle);
     if (opened === undefined) return -Errno.EBADF;
     switch (request.op) {
-      case 'read':
-        return this.#read(opened, request.offset, request.length);
       case 'write':
         return this.#write(opened, request);
       case 'flush':
@@ -273,14 +306,6 @@ export class Operations implements FuseUpcalls {
       throw error;
     }
     return 0;
-  }
-
-  #read({ image }: OpenHandle, offset: number, length: number): Answer | Promise<Answer> {
-    const { device } = image;
-    if (device === undefined) return -Errno.ENXIO;
-    const available = Math.min(length, device.info.size - offset);
-    if (available <= 0) return 0;
-    return device.readNow?.(offset, available) ?? device.read(offset, available);
   }
 
   #write({ image, handle }: OpenHandle, request: FuseRequest & { readonly op: 'write' }): number | Promise<number> {
@@ -404,11 +429,6 @@ export class Operations implements FuseUpcalls {
     if (image.device === undefined) this.#images.delete(image.inode);
     else image.device.closed?.();
   }
-}
-
-function give(request: FuseRequest, answer: Answer): void {
-  if (typeof answer === 'number') request.done(answer);
-  else if (request.op === 'read') request.doneWith(answer.segments, answer.release);
 }
 
 /** The device that comes back, if one does, knows nothing of what this one still had to put on stable storage (I6). */

@@ -3,6 +3,8 @@
  * drives SCSI, `CachedDevice` (block-cache.ts) answers from memory what it can.
  */
 
+import type { Failure } from './ended.ts';
+
 /** The geometry and rights of a block device, as they are now: a resize or a mode change replaces them. */
 export interface BlockDeviceInfo {
   /** Bytes; a multiple of `blockLength`; at most 2^53 - 1. */
@@ -73,3 +75,6 @@ export interface Lease {
   readonly segments: readonly Uint8Array[];
   release(): void;
 }
+
+/** Called once: with the lease, or with why there is none. */
+export type LeaseEnded = (lease: Lease | undefined, failure?: Failure) => void;

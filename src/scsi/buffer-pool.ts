@@ -6,6 +6,7 @@
  * and the number of requests in flight.
  */
 
+import { Bag, type Placed, UNPLACED } from '../bag.ts';
 import type { SharedMemory } from './block-device.ts';
 
 /** Allocates arenas. The default is ordinary memory; an RDMA transport brings registered memory. */
@@ -40,31 +41,37 @@ export interface BufferPoolOptions {
 
 const ordinaryMemory: ArenaSource = { allocate: (length) => new ArrayBuffer(length), free: () => {} };
 
-interface Arena {
+interface Arena extends Placed {
   readonly buffer: ArrayBuffer;
   runLength: number;
-  /** Offsets of free runs; the arena is idle when it has all of them. */
-  freeOffsets: number[];
+  /** All of each run, in order, made when it is first handed out: a view takes more time and memory than all else that a small run needs. */
+  views: (Uint8Array<ArrayBuffer> | undefined)[];
+  /** Numbers of free runs; the arena is idle when it has all of them. */
+  free: number[];
 }
 
-type GiveBack = (arena: Arena, offset: number) => void;
+type GiveBack = (arena: Arena, number: number) => void;
 
 class Run implements PoolBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;
   #arena: Arena | undefined;
+  readonly #number: number;
   readonly #giveBack: GiveBack;
 
-  constructor(arena: Arena, offset: number, length: number, giveBack: GiveBack) {
-    this.bytes = new Uint8Array(arena.buffer, offset, length);
+  constructor(arena: Arena, number: number, length: number, giveBack: GiveBack) {
     this.#arena = arena;
+    this.#number = number;
     this.#giveBack = giveBack;
+    arena.views[number] ??= new Uint8Array(arena.buffer, number * arena.runLength, arena.runLength);
+    const whole = arena.views[number] as Uint8Array<ArrayBuffer>;
+    this.bytes = length === arena.runLength ? whole : whole.subarray(0, length);
   }
 
   release(): void {
     const arena = this.#arena;
     if (arena === undefined) throw new Error('a pool buffer was released twice');
     this.#arena = undefined;
-    this.#giveBack(arena, this.bytes.byteOffset);
+    this.#giveBack(arena, this.#number);
   }
 }
 
@@ -72,7 +79,7 @@ export class BufferPool {
   readonly #source: ArenaSource;
   readonly #idleArenas: number;
   /** Per run length: arenas of that length that have a free run. */
-  readonly #available = new Map<number, Set<Arena>>();
+  readonly #available = new Map<number, Bag<Arena>>();
   readonly #idle: Arena[] = [];
   readonly #buffers = new Set<ArrayBufferLike>();
   #bytesInUse = 0;
@@ -82,7 +89,7 @@ export class BufferPool {
   constructor(source: ArenaSource = ordinaryMemory, { idleArenas = IDLE_ARENAS }: BufferPoolOptions = {}) {
     this.#source = source;
     this.#idleArenas = idleArenas;
-    for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Set());
+    for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Bag());
   }
 
   /** Whether a transport can move data in and out of this memory by itself: what it is to send had best be here. */
@@ -109,11 +116,12 @@ export class BufferPool {
   acquire(length: number): PoolBuffer {
     if (!Number.isInteger(length) || length < 1 || length > MAX_RUN) throw new RangeError(`no run of ${length} bytes`);
     const runLength = runLengthFor(length);
-    const arena = this.#arenaFor(runLength);
-    const offset = arena.freeOffsets.pop() as number;
-    if (arena.freeOffsets.length === 0) this.#available.get(runLength)?.delete(arena);
+    const available = this.#available.get(runLength) as Bag<Arena>;
+    const arena = available.any() ?? this.#arenaFor(runLength, available);
+    const number = arena.free.pop() as number;
+    if (arena.free.length === 0) available.delete(arena);
     this.#bytesInUse += runLength;
-    return new Run(arena, offset, length, this.#giveBack);
+    return new Run(arena, number, length, this.#giveBack);
   }
 
   /** Frees what has been idle ever since the last call. To be called from time to time. */
@@ -122,28 +130,28 @@ export class BufferPool {
     this.#leastIdle = this.#idle.length;
   }
 
-  #arenaFor(runLength: number): Arena {
-    const available = this.#available.get(runLength) as Set<Arena>;
-    for (const arena of available) return arena;
+  #arenaFor(runLength: number, available: Bag<Arena>): Arena {
     let arena = this.#idle.pop();
     this.#leastIdle = Math.min(this.#leastIdle, this.#idle.length);
     if (arena === undefined) {
-      arena = { buffer: this.#source.allocate(MAX_RUN), runLength, freeOffsets: [] };
+      arena = { buffer: this.#source.allocate(MAX_RUN), runLength: 0, views: [], free: [], place: UNPLACED };
       this.#buffers.add(arena.buffer);
     }
-    arena.runLength = runLength;
-    arena.freeOffsets = [];
-    for (let offset = MAX_RUN - runLength; offset >= 0; offset -= runLength) arena.freeOffsets.push(offset);
+    if (arena.runLength !== runLength) {
+      arena.runLength = runLength;
+      arena.views = [];
+      arena.free = Array.from({ length: MAX_RUN / runLength }, (_, index) => MAX_RUN / runLength - 1 - index);
+    }
     available.add(arena);
     return arena;
   }
 
-  readonly #giveBack: GiveBack = (arena, offset) => {
+  readonly #giveBack: GiveBack = (arena, number) => {
     this.#bytesInUse -= arena.runLength;
-    arena.freeOffsets.push(offset);
-    const available = this.#available.get(arena.runLength) as Set<Arena>;
-    if (arena.freeOffsets.length * arena.runLength < MAX_RUN) {
-      available.add(arena);
+    arena.free.push(number);
+    const available = this.#available.get(arena.runLength) as Bag<Arena>;
+    if (arena.free.length * arena.runLength < MAX_RUN) {
+      if (arena.place === UNPLACED) available.add(arena);
       return;
     }
     available.delete(arena);

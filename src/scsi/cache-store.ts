@@ -9,6 +9,7 @@
 
 import { LRUCache } from 'lru-cache';
 import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor } from './buffer-pool.ts';
+import type { Ended, Failure } from './ended.ts';
 import { type PageWindow, WINDOW_PAGE } from './page-window.ts';
 
 /** Slots begin and end at multiples of this, but for the end of the device. */
@@ -18,6 +19,31 @@ export const EXTENT = MAX_RUN;
 /** A cache of less than this is none. */
 export const LEAST_CAPACITY = 64 * 1024;
 
+/** The command that fills a slot, and who waits for its end. */
+export class Fill {
+  #first: Ended | undefined;
+  #others: Ended[] | undefined;
+  #hasEnded = false;
+  #failure: Failure | undefined;
+
+  /** Calls `ended` when the command ends; at once where it has. */
+  wait(ended: Ended): void {
+    if (this.#hasEnded) ended(this.#failure);
+    else if (this.#first === undefined) this.#first = ended;
+    else {
+      this.#others ??= [];
+      this.#others.push(ended);
+    }
+  }
+
+  end(failure: Failure | undefined): void {
+    this.#hasEnded = true;
+    this.#failure = failure;
+    this.#first?.(failure);
+    for (const ended of this.#others ?? []) ended(failure);
+  }
+}
+
 /** Memory for a range of one device. Slots of one device never overlap. */
 export class Slot {
   readonly id: number;
@@ -26,8 +52,8 @@ export class Slot {
   readonly start: number;
   readonly end: number;
   readonly buffer: PoolBuffer;
-  /** Settles when the command that fills the slot has ended; undefined once all of the slot is valid. */
-  filled: Promise<void> | undefined;
+  /** Undefined once all of the slot is valid. */
+  fill: Fill | undefined;
   /** Fetched ahead, and not asked for yet: not shown, so that the reader who reaches it comes by and has more fetched. */
   isAhead = false;
   isShown = false;
@@ -103,8 +129,17 @@ export class CachedRanges {
   add(slot: Slot): void {
     const extent = Math.floor(slot.start / EXTENT);
     const slots = this.#extents.get(extent);
-    if (slots === undefined) this.#extents.set(extent, [slot]);
-    else slots.splice(firstEndingAfter(slots, slot.start), 0, slot);
+    if (slots === undefined) {
+      this.#extents.set(extent, [slot]);
+      return;
+    }
+    // By hand: `splice` makes an array of what it takes out, each time.
+    let index = slots.length;
+    for (let before = slots[index - 1]; before !== undefined && before.start > slot.start; before = slots[index - 1]) {
+      slots[index] = before;
+      index--;
+    }
+    slots[index] = slot;
   }
 
   remove(slot: Slot): void {
@@ -112,8 +147,12 @@ export class CachedRanges {
     const slots = this.#extents.get(extent) ?? [];
     const index = firstEndingAfter(slots, slot.start);
     if (slots[index] !== slot) throw new Error(`slot ${slot.start} is not where it belongs`);
-    if (slots.length === 1) this.#extents.delete(extent);
-    else slots.splice(index, 1);
+    if (slots.length === 1) {
+      this.#extents.delete(extent);
+      return;
+    }
+    for (let at = index + 1; at < slots.length; at++) slots[at - 1] = slots[at] as Slot;
+    slots.pop();
   }
 }
 
@@ -214,7 +253,7 @@ export class CacheStore {
   /** Shows a slot in its device's window, if it is to be seen there. */
   show(slot: Slot): void {
     const { window } = slot.device;
-    if (window === undefined || !slot.isResident || slot.isAhead || slot.isShown || slot.filled !== undefined) return;
+    if (window === undefined || !slot.isResident || slot.isAhead || slot.isShown || slot.fill !== undefined) return;
     slot.isShown = true;
     window.show(slot.start, slot.buffer.bytes);
   }

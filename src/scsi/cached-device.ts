@@ -12,11 +12,11 @@
 
 import { IserfsError } from '../errors.ts';
 import { unlessAborted } from './abort.ts';
-import type { BlockDevice, BlockDeviceInfo, Lease, WriteOptions } from './block-device.ts';
+import type { BlockDevice, BlockDeviceInfo, Lease, LeaseEnded, WriteOptions } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
-import { type CachedRanges, type CacheStore, EXTENT, PAGE, type Slot } from './cache-store.ts';
+import { type CachedRanges, type CacheStore, EXTENT, Fill, PAGE, type Slot } from './cache-store.ts';
 import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
-import { promised } from './ended.ts';
+import { type Ended, type Failure, promised, tell } from './ended.ts';
 import { HoleSearch } from './hole-search.ts';
 import type { PageWindow } from './page-window.ts';
 import { ReadAhead, type Stretch } from './read-ahead.ts';
@@ -24,6 +24,8 @@ import { type StageWrite, WriteStaging } from './write-staging.ts';
 
 /** A device that the cache can stand before. One that tells of changes is listened to. */
 export type CacheableDevice = BlockDevice & {
+  /** `read`, told by a call. */
+  startRead?(offset: number, into: Uint8Array, ended: Ended): void;
   onChange?(listener: DeviceChangeListener): () => void;
   onWriteError?(listener: WriteErrorListener): () => void;
 };
@@ -97,38 +99,47 @@ export class CachedDevice {
     return this.#staging?.bytes ?? 0;
   }
 
-  /** What `read` gives, where that is all there already; undefined where it has to be waited for. */
-  readNow(offset: number, length: number): Lease | undefined {
-    if (this.#held === undefined || length <= 0) return undefined;
-    const { store, ranges } = this.#held;
-    const slots = validSlots(ranges, offset, offset + length);
-    if (slots === undefined) return undefined;
-    this.#hits++;
-    for (const slot of slots) {
-      store.pin(slot);
-      store.touch(slot);
-    }
-    this.#noteUse(this.#held, slots, offset, length);
-    return leaseOf(store, slots, offset, length);
-  }
-
   /**
-   * The bytes of a range, where they lie; release the lease when they are used. Throws `out-of-range`
-   * where the range leaves the device. `signal` ends the wait; a command that others may wait for goes on.
+   * Leases the bytes of a range, where they lie: `ended` is called once, at once where nothing has to be waited for. Code
+   * `out-of-range` where the range leaves the device.
    */
-  read(offset: number, length: number, options: { readonly signal?: AbortSignal } = {}): Promise<Lease> {
+  startRead(offset: number, length: number, ended: LeaseEnded): void {
     const refusal = this.#rangeFault(offset, length);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (length === 0) return Promise.resolve({ segments: [], release: () => {} });
-    const now = this.readNow(offset, length);
-    if (now !== undefined) return Promise.resolve(now);
+    if (refusal !== undefined) {
+      ended(undefined, { error: refusal });
+      return;
+    }
+    if (length === 0) {
+      ended({ segments: [], release: () => {} });
+      return;
+    }
     const held = this.#held;
+    const present = held === undefined ? undefined : validSlots(held.ranges, offset, offset + length);
+    if (held !== undefined && present !== undefined) {
+      this.#hits++;
+      for (const slot of present) {
+        held.store.pin(slot);
+        held.store.touch(slot);
+      }
+      this.#noteUse(held, present, offset, length);
+      ended(leaseOf(held.store, present, offset, length));
+      return;
+    }
     this.#misses++;
     // What does not fit in half of the cache would only push out everything else.
     if (held === undefined || length * 2 > held.store.capacity || !held.store.hasRoom) {
-      return this.#readDirectly(offset, length, options);
-    }
-    return this.#readThrough(held, offset, length, options.signal);
+      this.#readDirectly(offset, length).then(ended, (error: unknown) => ended(undefined, { error }));
+    } else this.#readThrough(held, offset, length, ended);
+  }
+
+  /** `startRead`, as a promise. */
+  read(offset: number, length: number): Promise<Lease> {
+    return new Promise((resolve, reject) => {
+      this.startRead(offset, length, (lease, failure) => {
+        if (lease === undefined) reject(failure?.error);
+        else resolve(lease);
+      });
+    });
   }
 
   /** Resolves after GOOD from the device; see `BlockDevice.write`. What is held of the range follows, or leaves after a failure. */
@@ -248,15 +259,14 @@ export class CachedDevice {
   }
 
   /** Into memory that nobody else sees, one command where the device allows it. */
-  async #readDirectly(offset: number, length: number, options: { readonly signal?: AbortSignal }): Promise<Lease> {
-    const written = this.#staging?.settledWithin(offset, length);
-    if (written !== undefined) await unlessAborted(written, options.signal);
+  async #readDirectly(offset: number, length: number): Promise<Lease> {
+    await this.#staging?.settledWithin(offset, length);
     const buffers: PoolBuffer[] = [];
     for (let at = 0; at < length; at += MAX_RUN) buffers.push(this.#pool.acquire(Math.min(MAX_RUN, length - at)));
     const release = () => {
       for (const buffer of buffers) buffer.release();
     };
-    const reads = buffers.map((buffer, index) => this.#device.read(offset + index * MAX_RUN, buffer.bytes, options));
+    const reads = buffers.map((buffer, index) => this.#device.read(offset + index * MAX_RUN, buffer.bytes));
     // The buffers are lent until the last read has settled, also where an earlier one failed.
     const outcomes = await Promise.allSettled(reads);
     for (const outcome of outcomes) {
@@ -267,27 +277,35 @@ export class CachedDevice {
     return { segments: buffers.map((buffer) => buffer.bytes), release: once(release) };
   }
 
-  #readThrough(held: Held, offset: number, length: number, signal: AbortSignal | undefined): Promise<Lease> {
+  #readThrough(held: Held, offset: number, length: number, ended: LeaseEnded): void {
+    const { store } = held;
     const end = offset + length;
     const slots: Slot[] = [];
-    const pending: Promise<void>[] = [];
     for (let at = offset; at < end; ) {
       const slot = this.#slotAt(held, at, end);
       slots.push(slot);
-      if (slot.filled !== undefined) pending.push(slot.filled);
       at = slot.end;
     }
     this.#noteUse(held, slots, offset, length);
-    const [only] = pending;
-    const filled: Promise<unknown> = only !== undefined && pending.length === 1 ? only : Promise.all(pending);
-    return unlessAborted(filled, signal).then(
-      () => leaseOf(held.store, slots, offset, length),
-      (error) => {
-        ignoreFailures(pending);
-        for (const slot of slots) held.store.unpin(slot);
-        throw error;
-      },
-    );
+    let awaited = 1;
+    let failure: Failure | undefined;
+    const filled = (failed?: Failure) => {
+      failure ??= failed;
+      awaited--;
+      if (awaited > 0) return;
+      if (failure === undefined) {
+        ended(leaseOf(store, slots, offset, length));
+        return;
+      }
+      for (const slot of slots) store.unpin(slot);
+      ended(undefined, failure);
+    };
+    for (const { fill } of slots) {
+      if (fill === undefined) continue;
+      awaited++;
+      fill.wait(filled);
+    }
+    filled();
   }
 
   /** The slot that holds `at`, pinned; or a new one, which is being filled, and ends with the page in which `end` lies at the latest. */
@@ -301,28 +319,34 @@ export class CachedDevice {
     const start = at - (at % PAGE);
     const wanted = Math.min(Math.ceil(end / PAGE) * PAGE, start + store.longestSlot, this.#device.info.size);
     const slot = store.create(ranges, start, Math.min(wanted, ranges.gapEnd(start)));
-    slot.filled = this.#fill(store, slot);
+    this.#fill(store, slot);
     return slot;
   }
 
   /** One command. The slot is pinned for as long as it may write into its memory. */
-  #fill(store: CacheStore, slot: Slot): Promise<void> {
+  #fill(store: CacheStore, slot: Slot): void {
+    const fill = new Fill();
+    slot.fill = fill;
     store.pin(slot);
-    const written = this.#staging?.settledWithin(slot.start, slot.length);
-    const read = () => this.#device.read(slot.start, slot.buffer.bytes);
-    return (written === undefined ? read() : written.then(read)).then(
-      () => {
-        slot.filled = undefined;
+    const ended = (failure?: Failure) => {
+      if (failure === undefined) {
+        slot.fill = undefined;
         store.show(slot);
-        store.unpin(slot);
-      },
-      (error) => {
+      } else {
         // Whoever wants it again starts afresh.
         store.drop(slot);
-        store.unpin(slot);
-        throw error;
-      },
-    );
+      }
+      store.unpin(slot);
+      fill.end(failure);
+    };
+    const written = this.#staging?.settledWithin(slot.start, slot.length);
+    if (written === undefined) this.#readInto(slot, ended);
+    else void written.then(() => this.#readInto(slot, ended));
+  }
+
+  #readInto({ start, buffer }: Slot, ended: Ended): void {
+    if (this.#device.startRead !== undefined) this.#device.startRead(start, buffer.bytes, ended);
+    else tell(this.#device.read(start, buffer.bytes), ended);
   }
 
   /** Somebody reads from `slots`, which he has pinned: shows them, and fetches what he will want next. */
@@ -349,9 +373,9 @@ export class CachedDevice {
         const isNew = ranges.find(at) === undefined;
         if (isNew && (!store.hasRoom || this.#readaheadInFlight * 4 > store.capacity)) return;
         const slot = this.#slotAt(held, at, until);
-        if (isNew && slot.filled !== undefined) {
+        if (isNew && slot.fill !== undefined) {
           slot.isAhead = true;
-          this.#countReadahead(slot.length, slot.filled);
+          this.#countReadahead(slot.length, slot.fill);
         }
         store.unpin(slot);
         at = slot.end;
@@ -360,13 +384,12 @@ export class CachedDevice {
   }
 
   /** Failures of a fetch that nobody asked for are of no interest: who asks will see his own. */
-  #countReadahead(length: number, filled: Promise<void>): void {
+  #countReadahead(length: number, fill: Fill): void {
     this.#readaheadBytes += length;
     this.#readaheadInFlight += length;
-    const ended = () => {
+    fill.wait(() => {
       this.#readaheadInFlight -= length;
-    };
-    filled.then(ended, ended);
+    });
   }
 
   /** The device has `data` at `offset`, or will have it before anything that is read from it. */
@@ -407,11 +430,11 @@ function clearTheWay({ store, ranges }: Held, start: number, end: number): void 
 /** The slots that hold the range, if they do and all of it is valid. */
 function validSlots(ranges: CachedRanges, offset: number, end: number): Slot[] | undefined {
   const first = ranges.find(offset);
-  if (first === undefined || first.filled !== undefined) return undefined;
+  if (first === undefined || first.fill !== undefined) return undefined;
   const slots = [first];
   for (let at = first.end; at < end; ) {
     const slot = ranges.find(at);
-    if (slot === undefined || slot.filled !== undefined) return undefined;
+    if (slot === undefined || slot.fill !== undefined) return undefined;
     slots.push(slot);
     at = slot.end;
   }
@@ -422,7 +445,10 @@ function validSlots(ranges: CachedRanges, offset: number, end: number): Slot[] |
 function leaseOf(store: CacheStore, slots: readonly Slot[], offset: number, length: number): Lease {
   const end = offset + length;
   return {
-    segments: slots.map(({ start, buffer }) => buffer.bytes.subarray(Math.max(0, offset - start), end - start)),
+    segments: slots.map((slot) => {
+      const { bytes } = slot.buffer;
+      return slot.start >= offset && slot.end <= end ? bytes : bytes.subarray(Math.max(0, offset - slot.start), end - slot.start);
+    }),
     release: once(() => {
       for (const slot of slots) store.unpin(slot);
     }),
@@ -437,10 +463,6 @@ async function endOf(stage: StageWrite, offset: number, data: Uint8Array, memory
     ends.push(promised((ended) => void stage(offset + at, piece, ended, memory)));
   }
   for (const outcome of await Promise.allSettled(ends)) if (outcome.status === 'rejected') throw outcome.reason;
-}
-
-function ignoreFailures(pending: readonly Promise<void>[]): void {
-  void Promise.allSettled(pending);
 }
 
 function once(release: () => void): () => void {

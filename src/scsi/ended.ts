@@ -8,7 +8,7 @@ export interface Failure {
   readonly error: unknown;
 }
 
-/** Called once, when the work has ended: without a failure, well. */
+/** Called once, when the work has ended: without a failure, well. It does not throw. */
 export type Ended = (failure?: Failure) => void;
 
 /** Tells `ended` how `work` settles. */

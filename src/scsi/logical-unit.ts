@@ -267,11 +267,16 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   }
 
   read(offset: number, into: Uint8Array, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    const { signal } = options;
-    return this.#lockedTransfer('read', offset, into.length, signal, (ended) => {
+    return promised((told) => this.startRead(offset, into, told, options.signal));
+  }
+
+  /** `read`, told by a call. */
+  startRead(offset: number, into: Uint8Array, told: Ended, signal?: AbortSignal): void {
+    const begin = (ended: Ended) => {
       if (into.length > 0) this.#transfer.read(offset, into, signal, ended);
       else ended();
-    });
+    };
+    this.#lockedTransfer('read', offset, into.length, signal, begin, undefined, told);
   }
 
   write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
@@ -283,53 +288,57 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       else ended();
     };
     const force = forced && !fua ? () => this.#flush.flush(signal) : undefined;
-    return this.#lockedTransfer('write', offset, from.length, signal, begin, force);
+    return promised((told) => this.#lockedTransfer('write', offset, from.length, signal, begin, force, told));
   }
 
-  /** Locks the range for what `begin` begins, forces what was written by `force`, without the lock, and counts how all of it ends. */
+  /**
+   * Locks the range for what `begin` begins, forces what was written by `force`, without the lock, and counts how all of
+   * it ends before `told` is called.
+   */
   #lockedTransfer(
     kind: 'read' | 'write',
     offset: number,
     length: number,
     signal: AbortSignal | undefined,
     begin: (ended: Ended) => void,
-    force?: () => Promise<void>,
-  ): Promise<void> {
+    force: (() => Promise<void>) | undefined,
+    told: Ended,
+  ): void {
     const start = this.#clock.now();
     const mode = kind === 'read' ? 'shared' : 'exclusive';
-    return new Promise((resolve, reject) => {
-      const fail = (error: unknown) => {
-        this.#statistics.failed(kind, error, this.#clock.now() - start);
-        reject(error);
-      };
-      const succeed = () => {
-        this.#statistics.succeeded(kind, length, this.#clock.now() - start);
-        resolve();
-      };
-      const run = (release: () => void) => {
-        const ended = (failure?: Failure) => {
-          release();
-          if (failure !== undefined) fail(failure.error);
-          else if (force === undefined) succeed();
-          else force().then(succeed, fail);
-        };
-        try {
-          begin(ended);
-        } catch (error) {
-          ended({ error });
-        }
+    const fail = (error: unknown) => {
+      this.#statistics.failed(kind, error, this.#clock.now() - start);
+      told({ error });
+    };
+    const succeed = () => {
+      this.#statistics.succeeded(kind, length, this.#clock.now() - start);
+      told();
+    };
+    const run = (release: () => void) => {
+      const ended = (failure?: Failure) => {
+        release();
+        if (failure !== undefined) fail(failure.error);
+        else if (force === undefined) succeed();
+        else force().then(succeed, fail);
       };
       try {
-        if (kind === 'write' && this.info.writeProtected) {
-          throw new IserfsError('write-protected', `${this.description} is write protected`);
-        }
-        const release = this.#tryLock(offset, length, mode, signal);
-        if (release !== undefined) run(release);
-        else this.#lock(offset, length, mode, signal).then(run, fail);
+        begin(ended);
       } catch (error) {
-        fail(error);
+        ended({ error });
       }
-    });
+    };
+    let release: (() => void) | undefined;
+    try {
+      if (kind === 'write' && this.info.writeProtected) {
+        throw new IserfsError('write-protected', `${this.description} is write protected`);
+      }
+      release = this.#tryLock(offset, length, mode, signal);
+    } catch (error) {
+      fail(error);
+      return;
+    }
+    if (release !== undefined) run(release);
+    else this.#lock(offset, length, mode, signal).then(run, fail);
   }
 
   /** The range is locked, and zeroed, piece by piece. */

@@ -4,7 +4,7 @@
 
 import { IserfsError } from '../../src/errors.ts';
 import type { ImageFile } from '../../src/fuse/operations.ts';
-import type { Lease } from '../../src/scsi/block-device.ts';
+import type { Lease, LeaseEnded } from '../../src/scsi/block-device.ts';
 import type { StageWrite } from '../../src/scsi/write-staging.ts';
 
 /** A call that waits for the test. */
@@ -42,7 +42,11 @@ export class MemoryImage implements ImageFile {
     this.info = { size, writeProtected: false };
   }
 
-  async read(offset: number, length: number): Promise<Lease> {
+  startRead(offset: number, length: number, ended: LeaseEnded): void {
+    this.#read(offset, length).then(ended, (error: unknown) => ended(undefined, { error }));
+  }
+
+  async #read(offset: number, length: number): Promise<Lease> {
     if (this.readFailures.length > 0) throw this.readFailures.shift();
     if (offset < 0 || length <= 0 || offset + length > this.info.size) throw new Error(`read of ${length} bytes at ${offset}`);
     this.leases++;
