@@ -3,13 +3,16 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 #include "fuse_kernel.h"
 
@@ -47,14 +50,15 @@ struct Guarded {
 };
 
 /** How often the guard's thread of this process has gone to sleep; nothing where it does not run yet. */
-std::optional<std::string> sleepsOfGuard() {
+std::optional<long> sleepsOfGuard() {
   for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(thread.path() / "comm"), name);
     if (name != "iserfs-guard") continue;
     std::ifstream status(thread.path() / "status");
     for (std::string line; std::getline(status, line);) {
-      if (line.starts_with("voluntary_ctxt_switches:")) return line;
+      constexpr std::string_view field = "voluntary_ctxt_switches:";
+      if (line.starts_with(field)) return std::stol(line.substr(field.size()));
     }
   }
   return std::nullopt;
@@ -89,6 +93,35 @@ TEST_CASE("while nobody counts turns what is in memory is answered, and nobody i
   CHECK(eventually([&] { return guarded.guard->messagesRead() == 100; }));
   guarded.destroyGuard();
   CHECK(guarded.wakes == 0);
+}
+
+TEST_CASE("messages are left alone while turns are counted, and read when that has ended") {
+  using Clock = std::chrono::steady_clock;
+  // It reads after two looks without a turn. Where the machine lets this thread count less often, nothing is shown: again.
+  constexpr auto twoLooks = std::chrono::microseconds(800);
+  constexpr auto round = std::chrono::milliseconds(4);
+  constexpr long fewestLooks = 5;
+  CHECK(eventually([&] {
+    Guarded guarded;
+    const long sleepsBefore = sleepsOfGuard().value_or(0);
+    const auto start = Clock::now();
+    auto last = start;
+    auto longest = Clock::duration::zero();
+    std::uint64_t read = 0;
+    guarded.guard->countTurn();
+    guarded.kernel.send(kernelMessage(FUSE_GETATTR, 2, inode));
+    while (last < start + round) {
+      const auto next = Clock::now();
+      guarded.guard->countTurn();
+      read = guarded.guard->messagesRead();
+      longest = std::max(longest, Clock::now() - std::exchange(last, next));
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    if (longest >= twoLooks || sleepsOfGuard().value_or(0) < sleepsBefore + fewestLooks) return false;
+    CHECK(read == 0);
+    CHECK(eventually([&] { return guarded.wakes > 0 && guarded.channel.hasMessages(); }));
+    return true;
+  }));
 }
 
 TEST_CASE("JavaScript is woken for what is not in memory") {
