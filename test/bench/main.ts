@@ -98,15 +98,16 @@ async function compareAt(name: TargetName, options: BenchOptions, programs: Prog
     size: options.size,
     copy: workdir.join('copy'),
   };
-  await warmUp(contestants, conditions);
+  await prepareCopies(contestants, conditions);
   const samples: Sample[] = [];
-  for (let round = 1; round <= options.rounds; round++) {
+  // The first round does not count: nobody is measured on code that was not compiled, or memory that was not touched.
+  for (let round = 0; round <= options.rounds; round++) {
     for (const workload of names) {
       const task: Workload = workloads[workload];
       for (const contestant of shuffle(contestants.filter((one) => one.takesPartIn(task)))) {
         const measured = await measure(contestant, task, conditions);
         const sample = { target: name, workload, contestant: contestant.name, round, ...measured };
-        samples.push(sample);
+        if (round > 0) samples.push(sample);
         const { label, divisor, digits } = unitOf[task.measure];
         const figure = (mainFigure(workload)(sample) / divisor).toFixed(digits);
         console.error(`bench: ${name}, round ${round} of ${options.rounds}: ${workload}: ${contestant.name}: ${figure} ${label}`);
@@ -116,8 +117,8 @@ async function compareAt(name: TargetName, options: BenchOptions, programs: Prog
   return samples;
 }
 
-/** What is measured is not the first thing that a process does; and there is something to copy. */
-async function warmUp(contestants: readonly Contestant[], conditions: Conditions): Promise<void> {
+/** So that there is something to copy. */
+async function prepareCopies(contestants: readonly Contestant[], conditions: Conditions): Promise<void> {
   for (const contestant of contestants) {
     if (contestant.kind !== 'file') continue;
     for (const workload of ['copy-out', 'copy-in'] as const) await measure(contestant, workloads[workload], conditions);

@@ -174,10 +174,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   protected scheduleFlush(): void {
     if (this.#isFlushScheduled || this.#isWriting) return;
     this.#isFlushScheduled = true;
-    queueMicrotask(() => {
-      this.#isFlushScheduled = false;
-      this.#flush();
-    });
+    // As by `queueMicrotask`, which in Node makes an asynchronous resource each time.
+    void NOW.then(this.#flushSoon);
   }
 
   protected pauseFor(reason: Pause): void {
@@ -257,6 +255,11 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     return this.#state !== 'open' || !this.reader.isPaused;
   }
 
+  readonly #flushSoon = () => {
+    this.#isFlushScheduled = false;
+    this.#flush();
+  };
+
   #flush(): void {
     while (!this.#isWriting && (this.#state === 'open' || this.#state === 'draining')) {
       const batch = new PduBatch();
@@ -321,6 +324,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     this.channel.destroy();
   }
 }
+
+const NOW = Promise.resolve();
 
 /** Where bytes go that nobody wants any more. */
 const DRAIN = new Uint8Array(64 * 1024);
