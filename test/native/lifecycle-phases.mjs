@@ -1,9 +1,12 @@
 // @ts-check
 /**
- * Both ends of an RDMA connection in one thread, brought to a phase of its life, at which something is done: for tests of how a
+ * Both ends of an RDMA connection, or of a TCP one by way of the addon, in one thread, brought to a phase of its life, at which something is done: for tests of how a
  * process or a worker ends there. Runs from the build, as iserfs does.
  */
 
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import { NativeChannel } from '../../dist/iser/datamover/native-channel.js';
 import { iwarpProvider, rdmaMemory } from '../../dist/iser/rdma/native-provider.js';
 
 /** @typedef {import('../../src/iser/rdma/provider.ts').QueuePair} QueuePair */
@@ -22,6 +25,10 @@ export const phases = /** @type {const} */ ([
   'batch-ended',
   'closing',
   'closed',
+  'tcp: taken over',
+  'tcp: filled',
+  'tcp: waits for room',
+  'tcp: closed',
 ]);
 
 /** @typedef {(typeof phases)[number]} Phase */
@@ -42,6 +49,48 @@ export async function reach(phase, act) {
     hasActed = true;
     act();
   };
+  if (phase.startsWith('tcp')) await reachOverTcp(at);
+  else await reachOverRdma(phase, at);
+}
+
+/** @param {(now: Phase) => void} at */
+async function reachOverTcp(at) {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.pause();
+    socket.write('hello');
+    server.close();
+  });
+  server.listen(endpoint.port, endpoint.host);
+  await once(server, 'listening');
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
+  const socket = connect({ host: endpoint.host, port });
+  await once(socket, 'connect');
+  const buffer = memory();
+  const channel = NativeChannel.takeOver(socket, {
+    nextBuffer: () => buffer,
+    furtherBuffer: () => undefined,
+    filled: () => {
+      at('tcp: filled');
+      // More than the two sockets hold, into the hands of nobody.
+      const isWritten = channel?.write(Array.from({ length: 64 }, memory), [], () => {});
+      if (isWritten === false) at('tcp: waits for room');
+      setImmediate(() => channel?.destroy());
+      return true;
+    },
+    received: () => true,
+    ended: () => {},
+    closed: () => at('tcp: closed'),
+  });
+  if (channel === undefined) throw new Error('the addon cannot be used');
+  at('tcp: taken over');
+}
+
+/**
+ * @param {Phase} phase
+ * @param {(now: Phase) => void} at
+ */
+async function reachOverRdma(phase, at) {
   const arena = memory();
   at('memory');
   const provider = iwarpProvider();

@@ -14,8 +14,8 @@ describe.each([
   { way: 'worker-exit', what: 'process.exit in a worker', status: 3 },
   { way: 'worker-throw', what: 'an uncaught exception in a worker', status: 3 },
 ])('$what', ({ way, status }) => {
-  it.concurrent.each(phases)('ends cleanly, and soon: %s', async (phase) => {
-    const outcome = await run(process.execPath, [program, way, phase], { timeoutMs: 15_000 });
+  it.concurrent.each(phases)('ends cleanly, and soon: %s', { timeout: 60_000 }, async (phase) => {
+    const outcome = await run(process.execPath, [program, way, phase], { timeoutMs: 45_000 });
     expect(outcome.status, describeOutcome(outcome)).toBe(status);
     expect(outcome.stderr).not.toMatch(/FATAL|AddressSanitizer|terminate called/);
   });
