@@ -27,6 +27,8 @@ const bootWithinMs = 120_000;
 export class Guest implements Machine, AsyncDisposable {
   /** The command line, there. */
   readonly cliPath: string;
+  /** The staged project, there. */
+  readonly projectFolder: string;
   readonly #qemu: PipedChild;
   readonly #qemuErrors: { readonly text: string };
   readonly #ended: Promise<unknown>;
@@ -36,6 +38,7 @@ export class Guest implements Machine, AsyncDisposable {
 
   private constructor(image: GuestImage, stage: Stage, workdir: Workdir, forwards: ReadonlyMap<number, number>) {
     this.cliPath = stage.cliPath;
+    this.projectFolder = stage.projectFolder;
     this.#workdir = workdir;
     this.#forwards = forwards;
     this.#qemu = spawnGuarded('qemu-system-x86_64', qemuArguments(image, stage, workdir, forwards));
