@@ -6,6 +6,13 @@ import type { Recorder } from './combination.ts';
 import { type Fabric, fabricAddress } from './fabric.ts';
 import type { Guest } from './guest.ts';
 
+/** Staged for the guest (`stageTests`). */
+export const testsOnDevice = [
+  'test/native/rdma-contract.test.ts',
+  'test/unit/iser/datamover/iser-iwarp-contract.test.ts',
+  'test/interop/eight-steps.test.ts',
+] as const;
+
 const minutes = 60_000;
 const verbsTests = join(projectRoot, 'native', 'build', 'asan', 'verbs-tests');
 
@@ -17,16 +24,8 @@ export function deviceTests(recorder: Recorder, fabric: Fabric, guest: () => Gue
   });
 
   recorder.check(`contract of RDMA providers, data mover contract, and the eight steps, on verbs over ${fabric}`, async () => {
-    // Vitest as it is, in the read-only project: it bundles its configuration in memory, and waits longer than usual.
-    const vitest = 'node node_modules/vitest/vitest.mjs run --configLoader runner --testTimeout 60000';
-    const files = [
-      'test/native/rdma-contract.test.ts',
-      'test/unit/iser/datamover/iser-iwarp-contract.test.ts',
-      'test/interop/eight-steps.test.ts',
-    ];
-    const output = await guest().checked(`${environment}; cd ${projectRoot}; ${vitest} ${files.join(' ')} -t verbs`, {
-      timeoutMs: 7 * minutes,
-    });
+    const vitest = 'node node_modules/vitest/vitest.mjs run --configLoader native -t verbs';
+    const output = await guest().checked(`${environment}; cd ${guest().projectFolder}; ${vitest}`, { timeoutMs: 7 * minutes });
     if (!/\d\d passed, 0 failed/.test(output)) throw new Error(output);
   });
 }

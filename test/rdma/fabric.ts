@@ -24,7 +24,7 @@ export async function bringUp(guest: Guest, fabric: Fabric): Promise<void> {
     ip link set dummy0 up
     rdma link add ${fabric}0 type ${fabric} netdev dummy0
     ${onCard}
-    for attempt in $(seq 300); do [ -e /dev/infiniband/uverbs0 ] && break; sleep 0.1; done
+    for attempt in $(seq 300); do [ -e /dev/infiniband/uverbs0 ] && break; pause 0.1; done
     mkdir -p ${lunFolder}`);
 }
 

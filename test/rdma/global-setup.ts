@@ -5,9 +5,10 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
 import { Workdir } from '../support/workdir.ts';
+import { testsOnDevice } from './device-tests.ts';
 import { buildImage, type GuestImage } from './image/build.ts';
 import { readParts, renderOutcome } from './outcome.ts';
-import { makeStage, type Stage } from './stage.ts';
+import { makeStage, type Stage, stageTests } from './stage.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -25,7 +26,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const workdir = Workdir.create();
   const image = await buildImage((line) => console.error(`rdma: ${line}`));
   project.provide('guestImage', image);
-  project.provide('stage', await makeStage(workdir.folder('stage')));
+  const stage = await makeStage(workdir.folder('stage'));
+  await stageTests(stage, testsOnDevice);
+  project.provide('stage', stage);
   project.provide('outcomeFolder', workdir.folder('outcome'));
   return async () => {
     const parts = readParts(workdir.folder('outcome'));

@@ -13,7 +13,7 @@ import { projectRoot } from '../support/cli-process.ts';
 import { freePort } from '../support/ports.ts';
 import { Workdir } from '../support/workdir.ts';
 import type { GuestImage } from './image/build.ts';
-import type { Machine, ScriptOptions, ScriptOutcome } from './machine.ts';
+import { type Machine, type ScriptOptions, type ScriptOutcome, withPause } from './machine.ts';
 import type { Stage } from './stage.ts';
 
 export interface BootOptions {
@@ -27,6 +27,8 @@ const bootWithinMs = 120_000;
 export class Guest implements Machine, AsyncDisposable {
   /** The command line, there. */
   readonly cliPath: string;
+  /** The staged project, there. */
+  readonly projectFolder: string;
   readonly #qemu: PipedChild;
   readonly #qemuErrors: { readonly text: string };
   readonly #ended: Promise<unknown>;
@@ -36,6 +38,7 @@ export class Guest implements Machine, AsyncDisposable {
 
   private constructor(image: GuestImage, stage: Stage, workdir: Workdir, forwards: ReadonlyMap<number, number>) {
     this.cliPath = stage.cliPath;
+    this.projectFolder = stage.projectFolder;
     this.#workdir = workdir;
     this.#forwards = forwards;
     this.#qemu = spawnGuarded('qemu-system-x86_64', qemuArguments(image, stage, workdir, forwards));
@@ -77,7 +80,7 @@ export class Guest implements Machine, AsyncDisposable {
   run(script: string, { timeoutMs = 120_000 }: ScriptOptions = {}): Promise<ScriptOutcome> {
     const [host, port] = this.portal(agentPort).split(':');
     return new Promise((resolve, reject) => {
-      const text = Buffer.from(`${script}\n`);
+      const text = Buffer.from(`${withPause(script)}\n`);
       const seconds = Math.ceil(timeoutMs / 1000);
       const socket = connect({ host: host ?? '', port: Number(port) });
       // The guest has its own limit; this one is for a guest that is stuck altogether.

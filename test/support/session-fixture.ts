@@ -7,7 +7,7 @@ import { RecordingDatamover } from './recording-datamover.ts';
 export const FIRST_CMD_SN = 100;
 export const FIRST_STAT_SN = 500;
 
-export function setUpSession(options: { window?: number; holdTermination?: boolean } = {}) {
+export function setUpSession(options: { window?: number; holdTermination?: boolean; isOverRdma?: boolean } = {}) {
   const datamover = new RecordingDatamover();
   datamover.holdTermination = options.holdTermination ?? false;
   let now = 0;
@@ -16,7 +16,7 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
   let movedTo: number | undefined;
   const login = {
     tsih: 1,
-    keys: { DefaultTime2Wait: 2 },
+    keys: { DefaultTime2Wait: 2, RDMAExtensions: options.isOverRdma ?? false },
     cmdSn: FIRST_CMD_SN,
     expStatSn: FIRST_STAT_SN,
     expCmdSn: FIRST_CMD_SN,

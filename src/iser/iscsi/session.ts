@@ -30,6 +30,7 @@ import {
   TaskManagementCode,
   TaskManagementResponseCode,
 } from './pdu.ts';
+import { isStatSnTolerated } from './peer-quirks.ts';
 import { scsiCommand, scsiResult } from './scsi-exchange.ts';
 import { serialAdd, serialLess } from './serial.ts';
 import type { SessionOptions } from './session-options.ts';
@@ -367,18 +368,18 @@ export class InitiatorSession {
 
   /**
    * StatSN counts every PDU that ends something (RFC 7143 §4.2.2.2). At ErrorRecoveryLevel 0 nothing is
-   * sent again, so a gap means that an answer is lost for good.
+   * sent again, so a gap means that an answer is lost for good, but where `isStatSnTolerated`: there
+   * ExpStatSN follows the highest that came.
    */
   #checkStatSn(received: TargetControlPdu): void {
     const consumes = received.opcode !== 'nop-in' || received.itt !== RESERVED_TAG;
     if (!consumes) return;
-    if (received.statSn !== this.#expStatSn) {
-      throw new ProtocolError(
-        `${received.opcode} has StatSN ${received.statSn} where ${this.#expStatSn} is due`,
-        'RFC 7143 §4.2.2.2',
-      );
+    const { statSn } = received;
+    const overRdma = this.#options.login.keys.RDMAExtensions;
+    if (statSn !== this.#expStatSn && !isStatSnTolerated(statSn, this.#expStatSn, { overRdma })) {
+      throw new ProtocolError(`${received.opcode} has StatSN ${statSn} where ${this.#expStatSn} is due`, 'RFC 7143 §4.2.2.2');
     }
-    this.#expStatSn = serialAdd(this.#expStatSn, 1);
+    if (!serialLess(statSn, this.#expStatSn)) this.#expStatSn = serialAdd(statSn, 1);
   }
 
   #dispatch(received: TargetControlPdu, transferred: number): void {

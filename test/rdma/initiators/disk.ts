@@ -115,13 +115,13 @@ export async function startEndlessWrites(
         `enough=$(($(<${progress}) + 24))
          while [ $(<${progress}) -lt $enough ]; do
            if [ -e ${status} ]; then ${ended}; fi
-           sleep 0.1
+           pause 0.2
          done`,
         { timeoutMs: longMs },
       );
     },
     stop: async () => {
-      await machine.checked(`touch ${stop}; until [ -s ${status} ]; do sleep 0.1; done; ${ended}`, {
+      await machine.checked(`touch ${stop}; until [ -s ${status} ]; do pause 0.1; done; ${ended}`, {
         timeoutMs: longMs,
       });
     },

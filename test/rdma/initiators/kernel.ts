@@ -68,7 +68,7 @@ export class KernelInitiator implements Initiator {
               [ -b /dev/\${disk##*/} ] && echo -n /dev/\${disk##*/} && exit 0
             done
           done
-          sleep 0.1
+          pause 0.1
         done
         echo 'no block device'; exit 1`);
       return new PathDisk({ machine: this.machine, path, folder, detach });

@@ -105,7 +105,7 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
         await guest.checked(
           `pid=$(<${folder}/pid)
            kill -TERM $pid
-           for attempt in $(seq 300); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done
+           for attempt in $(seq 300); do kill -0 $pid 2>/dev/null || exit 0; pause 0.1; done
            kill -KILL $pid
            fusermount3 -u -z ${mountpoint}
            echo 'the mount did not stop'
@@ -120,11 +120,11 @@ export async function inGuest(guest: Guest, address: string): Promise<Place> {
          echo $pid >${folder}/pid
          until [[ $(</proc/self/mountinfo) == *' ${mountpoint} '* ]]; do
            kill -0 $pid || { cat ${log}; exit 1; }
-           sleep 0.1
+           pause 0.2
          done
          until head -c 1 ${mountpoint}/status >/dev/null; do
            kill -0 $pid || { cat ${log}; exit 1; }
-           sleep 0.1
+           pause 0.2
          done`,
         { timeoutMs: 180_000 },
       );

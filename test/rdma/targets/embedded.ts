@@ -61,9 +61,9 @@ export class Embedded implements TestTarget {
          --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
        pid=$!
        echo $pid >/run/iserfs-target-${access}.pid
-       until grep -q '^Mount it' ${log}; do
+       until [[ $(<${log}) == *'Mount it'* ]]; do
          kill -0 $pid || { cat ${log}; exit 1; }
-         sleep 0.2
+         pause 0.2
        done`,
       { timeoutMs: 180_000 },
     );

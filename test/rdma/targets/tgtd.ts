@@ -38,7 +38,7 @@ export class Tgtd implements TestTarget {
   async cut(): Promise<void> {
     await this.#guest.checked(
       `pkill -KILL -x tgtd
-       while pidof tgtd >/dev/null; do sleep 0.1; done
+       while pidof tgtd >/dev/null; do pause 0.1; done
        ${this.#startScript()}`,
       { timeoutMs: 180_000 },
     );
@@ -64,7 +64,7 @@ export class Tgtd implements TestTarget {
     return `
       set -e
       tgtd --iser pool_sz_mb=64 --iscsi portal=0.0.0.0:${Tgtd.tcpPort} >>${logFile} 2>&1
-      for attempt in $(seq 300); do tgtadm --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
+      for attempt in $(seq 300); do tgtadm --op show --mode sys >/dev/null 2>&1 && break; pause 0.1; done
       ${targets.join('\n')}
       ${administer} --mode account --op new --user ${account.user} --password ${account.secret}
       ${administer} --mode account --op bind --tid 2 --user ${account.user}`;

@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { connectionQuirks, needsPatience, quirkRows, quirksOf } from '../../../../src/iser/iscsi/peer-quirks.ts';
+import {
+  connectionQuirks,
+  isStatSnTolerated,
+  needsPatience,
+  quirkRows,
+  quirksOf,
+} from '../../../../src/iser/iscsi/peer-quirks.ts';
 
 describe('quirksOf', () => {
   it('proves of our own target alone that it waits for the tasks of the session it replaces', () => {
@@ -29,6 +35,23 @@ describe('needsPatience', () => {
     ['our own target', 1, 64, false],
   ])('at the numbers of %s: ExpCmdSN %i, MaxCmdSN %i', (_peer, expCmdSn, maxCmdSn, held) => {
     expect(needsPatience({ expCmdSn, maxCmdSn })).toBe(held);
+  });
+});
+
+describe('isStatSnTolerated', () => {
+  const { mostApart } = connectionQuirks.disorderedStatus;
+  it.each([
+    ['a little early', 11, 10, true],
+    ['a little late', 9, 10, true],
+    ['early, beyond the wrap', 0, 0xffff_ffff, true],
+    ['late, beyond the wrap', 0xffff_ffff, 0, true],
+    ['as far ahead as may be', 10 + mostApart, 10, true],
+    ['too far ahead', 11 + mostApart, 10, false],
+    ['as far behind as may be', 1000 - mostApart, 1000, true],
+    ['too far behind', 999 - mostApart, 1000, false],
+  ])('over RDMA, of a StatSN that is %s: %i where %i is due', (_where, statSn, due, isTolerated) => {
+    expect(isStatSnTolerated(statSn, due, { overRdma: true })).toBe(isTolerated);
+    expect(isStatSnTolerated(statSn, due, { overRdma: false })).toBe(false);
   });
 });
 
