@@ -87,7 +87,7 @@ void Stream::onReady(int status, int events) {
   if (isClosed_) return;
   const Napi::HandleScope scope(env_);
   const Napi::Env env(env_);
-  // A connection that broke is told by the next call of the system.
+  // That a connection broke is told by the next call of the system.
   const bool both = status < 0;
   try {
     ready_.Value().MakeCallback(env.Global(),
@@ -96,6 +96,8 @@ void Stream::onReady(int status, int events) {
   } catch (const Napi::Error& error) {
     static_cast<void>(napi_fatal_exception(env_, error.Value()));
   }
+  // libuv watches no further; but what came before the end may not have been taken yet.
+  if (both && !isClosed_) watchFor(events_);
 }
 
 /** (bytes, further): fills the first and then the second, as far as there is something; 0 is the peer's end, else `-errno`. */
@@ -124,10 +126,14 @@ Napi::Value Stream::send(const Napi::CallbackInfo& info) {
 /** (events): 1 for readable, 2 for writable. */
 Napi::Value Stream::watch(const Napi::CallbackInfo& info) {
   const auto events = unsignedFrom(info[0], "the events", readable | writable);
-  const int wanted = ((events & readable) != 0 ? UV_READABLE : 0) | ((events & writable) != 0 ? UV_WRITABLE : 0);
-  if (wanted == 0) uv_poll_stop(&poll_);
-  else uv_poll_start(&poll_, wanted, [](uv_poll_t* handle, int status, int ready) { static_cast<Stream*>(handle->data)->onReady(status, ready); });
+  watchFor(((events & readable) != 0 ? UV_READABLE : 0) | ((events & writable) != 0 ? UV_WRITABLE : 0));
   return info.Env().Undefined();
+}
+
+void Stream::watchFor(int events) {
+  events_ = events;
+  if (events == 0) uv_poll_stop(&poll_);
+  else uv_poll_start(&poll_, events, [](uv_poll_t* handle, int status, int ready) { static_cast<Stream*>(handle->data)->onReady(status, ready); });
 }
 
 /** The peer sees the end of what was sent. */

@@ -31,6 +31,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void start();
   Napi::Object exports(Napi::Env env);
   void onReady(int status, int events);
+  /** Events of libuv. */
+  void watchFor(int events);
   void close();
 
   Napi::Value receive(const Napi::CallbackInfo& info);
@@ -45,6 +47,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   const napi_env env_;
   rdma::iwarp::Descriptor socket_;
   uv_poll_t poll_{};
+  int events_ = 0;
   bool isClosed_ = false;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
   /** From `start` to the end of closing: the event loop refers to this. */

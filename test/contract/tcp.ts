@@ -6,6 +6,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it, test, vi } from 'vitest';
+import { errorCode } from '../../src/errors.ts';
 import type { DataParameters, TargetDatamover } from '../../src/iser/datamover/datamover.ts';
 import { encodePdu, NO_DIGESTS } from '../../src/iser/datamover/pdu-batch.ts';
 import { createTcpTransport, type OpenChannel } from '../../src/iser/datamover/tcp.ts';
@@ -122,6 +123,16 @@ export function tcpContract(name: string, openChannel: OpenChannel): void {
           code: 'connection-lost',
           message: `the connection to ${peer} was lost: the connection was reset`,
         });
+      });
+
+      it('that resets the connection behind an answer is noticed as well', async () => {
+        const { initiator, socket } = await bareTarget();
+        socket.write(wire(pdu({ opcode: 'nop-in', itt: 3 })));
+        socket.resetAndDestroy();
+        expect(await initiator.next()).toMatchObject({ pdu: { itt: 3 } });
+        const end = await initiator.notifications.terminated;
+        // Node takes it for an end in order.
+        expect(end === undefined ? 'in order' : errorCode(end)).toMatch(/^(in order|connection-lost)$/);
       });
 
       it('that does not close after an orderly end is not waited for without bound', async () => {
