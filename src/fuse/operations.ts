@@ -11,6 +11,7 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { errorCode, IserfsError } from '../errors.ts';
 import type { Lease, LeaseEnded, SharedMemory } from '../scsi/block-device.ts';
+import type { Failure } from '../scsi/ended.ts';
 import type { StageWrite } from '../scsi/write-staging.ts';
 import { Errno, errnoOf } from './errno.ts';
 import { type FileHandle, OpenImage } from './file-handle.ts';
@@ -20,7 +21,7 @@ import type { FuseRequest, FuseUpcalls } from './host.ts';
 export interface ImageFile {
   /** As it is now: a resize or a mode change replaces it. `size` in bytes. */
   readonly info: { readonly size: number; readonly writeProtected: boolean };
-  /** Leases `length` bytes from `offset`, never less; `ended` is called at once where nothing has to be waited for. */
+  /** Leases `length` bytes from `offset`, never less; `ended` is called at once where nothing has to be waited for. Does not throw. */
   startRead(offset: number, length: number, ended: LeaseEnded): void;
   /** Resolves after GOOD from the device for all of `data`, which is borrowed until the promise settles. */
   write(offset: number, data: Uint8Array, options: { readonly memory?: SharedMemory }): Promise<void>;
@@ -346,17 +347,22 @@ export class Operations implements FuseUpcalls {
     const untold = handle.takeError('write');
     if (untold !== undefined) throw earlierFailure(untold.error);
     const ended = handle.file.trackStaged(handle);
-    const taken = stage(
-      offset,
-      data,
-      (failure) => {
-        if (failure !== undefined) this.failed(failure.error);
-        ended(failure);
-        if (image.device !== device) image.open.deviceLost(lostWithDevice());
-      },
-      memory,
-    );
-    return taken === undefined ? data.length : taken.then(() => data.length);
+    const told = (failure?: Failure) => {
+      if (failure !== undefined) this.failed(failure.error);
+      ended(failure);
+      if (image.device !== device) image.open.deviceLost(lostWithDevice());
+    };
+    const notTaken = (error: unknown) => {
+      ended({ error });
+      throw error;
+    };
+    let taken: Promise<void> | undefined;
+    try {
+      taken = stage(offset, data, told, memory);
+    } catch (error) {
+      return notTaken(error);
+    }
+    return taken === undefined ? data.length : taken.then(() => data.length, notTaken);
   }
 
   /** fallocate(2), after the writes that came before it. A range that leaves the disk is not cut: there is no space for the rest of it. */

@@ -1,6 +1,6 @@
 /**
  * What a file or a cache sees of storage: bytes at offsets. Implementations stack: `LogicalUnit`
- * drives SCSI, `CachedDevice` (block-cache.ts) answers from memory what it can.
+ * drives SCSI, `CachedDevice` (cached-device.ts) answers from memory what it can.
  */
 
 import type { Failure } from './ended.ts';

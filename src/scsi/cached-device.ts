@@ -100,8 +100,8 @@ export class CachedDevice {
   }
 
   /**
-   * Leases the bytes of a range, where they lie: `ended` is called once, at once where nothing has to be waited for. Code
-   * `out-of-range` where the range leaves the device.
+   * Leases the bytes of a range, where they lie: `ended` is called once, at once where nothing has to be waited for. It does
+   * not throw: what fails at once is told so, too. Code `out-of-range` where the range leaves the device.
    */
   startRead(offset: number, length: number, ended: LeaseEnded): void {
     const refusal = this.#rangeFault(offset, length);
@@ -262,10 +262,15 @@ export class CachedDevice {
   async #readDirectly(offset: number, length: number): Promise<Lease> {
     await this.#staging?.settledWithin(offset, length);
     const buffers: PoolBuffer[] = [];
-    for (let at = 0; at < length; at += MAX_RUN) buffers.push(this.#pool.acquire(Math.min(MAX_RUN, length - at)));
     const release = () => {
       for (const buffer of buffers) buffer.release();
     };
+    try {
+      for (let at = 0; at < length; at += MAX_RUN) buffers.push(this.#pool.acquire(Math.min(MAX_RUN, length - at)));
+    } catch (error) {
+      release();
+      throw error;
+    }
     const reads = buffers.map((buffer, index) => this.#device.read(offset + index * MAX_RUN, buffer.bytes));
     // The buffers are lent until the last read has settled, also where an earlier one failed.
     const outcomes = await Promise.allSettled(reads);
@@ -281,10 +286,17 @@ export class CachedDevice {
     const { store } = held;
     const end = offset + length;
     const slots: Slot[] = [];
-    for (let at = offset; at < end; ) {
-      const slot = this.#slotAt(held, at, end);
-      slots.push(slot);
-      at = slot.end;
+    try {
+      for (let at = offset; at < end; ) {
+        const slot = this.#slotAt(held, at, end);
+        slots.push(slot);
+        at = slot.end;
+      }
+    } catch (error) {
+      // There is no memory.
+      for (const slot of slots) store.unpin(slot);
+      ended(undefined, { error });
+      return;
     }
     this.#noteUse(held, slots, offset, length);
     let awaited = 1;
@@ -359,7 +371,12 @@ export class CachedDevice {
       held.store.show(slot);
     }
     const ahead = this.#readAhead.observe(offset, length, wasAhead);
-    if (ahead !== undefined) this.#fetchAhead(held, ahead);
+    if (ahead === undefined) return;
+    try {
+      this.#fetchAhead(held, ahead);
+    } catch {
+      // There is no memory: who comes to it fetches it himself, or is told.
+    }
   }
 
   #fetchAhead(held: Held, stretch: Stretch): void {
@@ -460,7 +477,7 @@ async function endOf(stage: StageWrite, offset: number, data: Uint8Array, memory
   const ends: Promise<void>[] = [];
   for (let at = 0; at < data.length; at += MAX_RUN) {
     const piece = data.subarray(at, at + MAX_RUN);
-    ends.push(promised((ended) => void stage(offset + at, piece, ended, memory)));
+    ends.push(promised((ended) => void stage(offset + at, piece, ended, memory)?.catch((error: unknown) => ended({ error }))));
   }
   for (const outcome of await Promise.allSettled(ends)) if (outcome.status === 'rejected') throw outcome.reason;
 }

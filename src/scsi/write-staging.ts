@@ -17,7 +17,8 @@ import type { Ended } from './ended.ts';
 
 /**
  * Takes a write. `data` may be used again when it is taken: when the call returns, or when the promise, which is
- * there where it has to wait for room, resolves; where `memory` is given, that may be retained instead.
+ * there where it has to wait for room, resolves; where `memory` is given, that may be retained instead. Where it throws, or
+ * the promise rejects, for want of memory, nothing is taken, and `ended` is not called.
  */
 export type StageWrite = (offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory) => Promise<void> | undefined;
 
@@ -70,6 +71,7 @@ interface Waiter {
   readonly ended: Ended;
   readonly memory: SharedMemory | undefined;
   readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export class WriteStaging {
@@ -98,7 +100,7 @@ export class WriteStaging {
       this.#take(offset, data, ended, memory);
       return undefined;
     }
-    return new Promise((resolve) => this.#waiting.push({ offset, data, ended, memory, resolve }));
+    return new Promise((resolve, reject) => this.#waiting.push({ offset, data, ended, memory, resolve, reject }));
   }
 
   /** Resolves when what is staged now has ended, with its first failure. */
@@ -122,8 +124,8 @@ export class WriteStaging {
   }
 
   #take(offset: number, data: Uint8Array, ended: Ended, memory: SharedMemory | undefined): void {
-    this.#bytes += data.length;
     if (!this.#join(offset, data, ended)) this.#add(offset, data, ended, memory);
+    this.#bytes += data.length;
     this.#options.taken(offset, data);
     this.#sendQueued();
   }
@@ -240,8 +242,12 @@ export class WriteStaging {
   #admit(): void {
     for (let next = this.#waiting[0]; next !== undefined && this.#hasRoom(next.data.length); next = this.#waiting[0]) {
       this.#waiting.shift();
-      this.#take(next.offset, next.data, next.ended, next.memory);
-      next.resolve();
+      try {
+        this.#take(next.offset, next.data, next.ended, next.memory);
+        next.resolve();
+      } catch (error) {
+        next.reject(error);
+      }
     }
   }
 }

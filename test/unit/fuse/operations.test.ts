@@ -4,6 +4,7 @@ import { IserfsError } from '../../../src/errors.ts';
 import type { FuseRequest } from '../../../src/fuse/host.ts';
 import { Operations } from '../../../src/fuse/operations.ts';
 import type { LeaseEnded } from '../../../src/scsi/block-device.ts';
+import type { StageWrite } from '../../../src/scsi/write-staging.ts';
 import { MemoryImage } from '../../support/memory-image.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
@@ -427,6 +428,21 @@ describe('a read that waits for nothing', () => {
     const reading = read(1, 0, 5);
     expect(operations.requestsInFlight).toBe(0);
     expect(await reading).toEqual(Buffer.from('there'));
+  });
+});
+
+describe('a staged write that is not taken', () => {
+  it.each(['at once', 'after a while'])('fails, and keeps nobody waiting: %s', async (when) => {
+    await open(1);
+    const stage: StageWrite = () => {
+      if (when === 'at once') throw failure('internal');
+      return Promise.reject(failure('internal'));
+    };
+    operations.attach(INODE, Object.defineProperty(image, 'stage', { value: stage }));
+    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EIO);
+    await flush(1);
+    await release(1);
+    await operations.drained();
   });
 });
 

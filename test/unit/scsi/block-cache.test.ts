@@ -64,6 +64,52 @@ function leaseAtOnce(cached: CachedDevice, offset: number, length: number): Leas
   return now;
 }
 
+describe('memory that runs out', () => {
+  /** A cache whose pool gets `arenas` arenas and then no more. */
+  const scarce = (arenas: number, options: { readonly readahead?: number; readonly staged?: number } = {}) => {
+    let left = arenas;
+    const allocate = (length: number) => {
+      left--;
+      if (left < 0) throw new RangeError('no memory');
+      return new ArrayBuffer(length);
+    };
+    const pool = new BufferPool({ allocate, free: () => {} });
+    const device = new MemoryDevice(8 * MIB);
+    const cache = new BlockCache({ pool, bytes: 8 * MIB, readahead: 0, ...options });
+    return { pool, cache, device, cached: cache.attach(device) };
+  };
+
+  it.each([
+    ['one slot', 0, 0, 4096],
+    ['the second of two slots', 1, MIB - 4096, 8192 + MIB / 2],
+    ['what is read past the cache', 3, 0, 5 * MIB],
+  ])('fails a read of %s, by a call, and holds nothing for it', async (_, arenas, offset, length) => {
+    const { cached, cache, pool } = scarce(arenas);
+    const outcomes: unknown[] = [];
+    cached.startRead(offset, length, (lease, failure) => outcomes.push(lease ?? failure?.error));
+    await settle();
+    expect(outcomes.map(String)).toEqual(['RangeError: no memory']);
+    cached.invalidate();
+    expect(pool.bytesInUse).toBe(0);
+    cache.checkInvariants();
+  });
+
+  it('fails no read for what was to be fetched ahead of it', async () => {
+    const { device, cached } = scarce(1, { readahead: 2 * MIB });
+    for (let offset = 0; offset < 64 * KIB; offset += 16 * KIB) {
+      expectBytes(await bytesOf(cached.read(offset, 16 * KIB)), device.bytes.slice(offset, offset + 16 * KIB));
+    }
+  });
+
+  it('takes no write, and the next one that has room again', async () => {
+    const { device, cached } = scarce(0, { staged: MIB });
+    const ends: unknown[] = [];
+    expect(() => cached.stage?.(0, Buffer.alloc(4096), (failure) => ends.push(failure))).toThrow('no memory');
+    expect([ends, cached.stagedBytes, device.calls]).toEqual([[], 0, []]);
+    await cached.flush();
+  });
+});
+
 describe('reading through the cache', () => {
   it.each([
     [0, 1],
