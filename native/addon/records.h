@@ -8,7 +8,7 @@
 
 namespace iserfs::addon {
 
-/** Changes whenever the functions or records that JavaScript relies on do: `INTERFACE_VERSION` in addon.ts. */
+/** Changes whenever the functions or records that JavaScript relies on do: `version` in addon.ts. */
 constexpr std::uint32_t interfaceVersion = 4;
 
 /** Words of a record: owner, what, number of the work request or of the notice, length, invalidated tag. */

@@ -13,7 +13,7 @@
 
 namespace iserfs::addon {
 
-/** Thread: JavaScript, throughout. It holds the event loop open until `close`. */
+/** Thread: JavaScript, throughout. It holds the event loop open while it watches for something. */
 class Stream : public std::enable_shared_from_this<Stream> {
  public:
   /**

@@ -9,7 +9,7 @@
 
 namespace iserfs::fuse_addon {
 
-/** Changes whenever the functions or records that JavaScript relies on do: `INTERFACE_VERSION` in native-addon.ts. */
+/** Changes whenever the functions or records that JavaScript relies on do: `version` in native-addon.ts. */
 constexpr std::uint32_t interfaceVersion = 2;
 
 /** Numbers of a record. */

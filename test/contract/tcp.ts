@@ -135,6 +135,16 @@ export function tcpContract(name: string, openChannel: OpenChannel): void {
         expect(end === undefined ? 'in order' : errorCode(end)).toMatch(/^(in order|connection-lost)$/);
       });
 
+      it('that resets the connection behind an answer is heard also while it takes no data', async () => {
+        const { initiator, socket } = await bareTarget({ initialR2T: false, firstBurstLength: 16 * MiB - 1 });
+        initiator.command(1, { dataOut: new Uint8Array(16 * MiB - 1) });
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        socket.write(wire(pdu({ opcode: 'nop-in', itt: 3 })));
+        socket.resetAndDestroy();
+        expect(await initiator.next()).toMatchObject({ pdu: { itt: 3 } });
+        await initiator.notifications.terminated;
+      });
+
       it('that does not close after an orderly end is not waited for without bound', async () => {
         vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
         try {

@@ -63,6 +63,7 @@ export class NativeChannel implements ByteChannel {
   write(segments: readonly Uint8Array[], _pdus: readonly OutgoingPdu[], written: () => void): boolean {
     if (this.#isClosed) return false;
     if (this.#send(segments)) return true;
+    if (this.#isClosed) return false;
     this.#written = written;
     this.#watch();
     return false;
@@ -97,8 +98,9 @@ export class NativeChannel implements ByteChannel {
   }
 
   #ready(isReadable: boolean, isWritable: boolean): void {
-    if (isWritable) this.#sendRest();
+    // Before a send may find the connection reset: what came before that is still there.
     if (isReadable) this.#receive();
+    if (isWritable) this.#sendRest();
   }
 
   #sendRest(): void {
