@@ -277,11 +277,12 @@ export class TargetSequence {
     if (task === undefined) return;
     this.#tasks.delete(itt);
     if (task.unsolicitedDataSn !== undefined) this.#lateTasks.add(itt);
-    for (const r2t of this.#r2ts.values()) {
-      if (r2t.get.task !== task) continue;
-      this.#r2ts.delete(r2t.ttt);
-      this.#lateTransfers.add(r2t.ttt);
-    }
+    if (task.outstandingR2Ts > 0)
+      for (const r2t of this.#r2ts.values()) {
+        if (r2t.get.task !== task) continue;
+        this.#r2ts.delete(r2t.ttt);
+        this.#lateTransfers.add(r2t.ttt);
+      }
     for (const get of task.gets.splice(0)) {
       this.#toSolicit.delete(get);
       get.reject(reason);

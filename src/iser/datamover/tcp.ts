@@ -52,10 +52,6 @@ export function createTcpTransport(
   };
 }
 
-const defaultTransport = createTcpTransport();
-export const tcpInitiatorTransport: InitiatorTransport = defaultTransport;
-export const tcpTargetTransport: TargetTransport = defaultTransport;
-
 function connectTcp(
   endpoint: Endpoint,
   handler: InitiatorHandler,

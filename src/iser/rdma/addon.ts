@@ -156,7 +156,7 @@ export function openAddon(deliver: Deliver): AddonContext {
   return context;
 }
 
-/** Of a copy of `descriptor`, a connected socket; undefined where there is no addon that can be used. */
+/** Of a copy of `descriptor`, a connected socket; undefined where there is no addon that can be used, or no descriptor is free. */
 export function openStream(descriptor: number, ready: StreamReady): AddonStream | undefined {
   try {
     return loadAddon().openStream(descriptor, ready);
