@@ -56,6 +56,7 @@ export class Embedded implements TestTarget {
     const secret = access === 'open' ? '' : `export ISERFS_CHAP_SECRET=${account.secret}`;
     await this.#guest.checked(
       `${secret}
+       : >${log} # what an earlier one has said is not this one's readiness
        setsid node ${this.#guest.cliPath} target --listen ${fabricAddress}:${tcpPort} \\
          --transport ${this.#transport} --iser-port ${port} \\
          --name ${name} --file ${this.#file(access)} ${chap} >${log} 2>&1 &
