@@ -3,7 +3,7 @@
 import { describeOutcome, run } from '../support/child-process.ts';
 
 /** Waits as `sleep` does and starts no program, which takes an emulated processor as long as a short wait lasts. */
-// biome-ignore lint/suspicious/noTemplateCurlyInString: bash's
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is bash that expands this, not JavaScript
 const pause = 'pause() { [ -n "${never-}" ] || exec {never}<> <(:); read -rt "$1" -u "$never" || :; }';
 
 /** What bash is given for `script`. */

@@ -1,8 +1,7 @@
 /**
  * A connected socket as a `ByteChannel`, by way of the addon: bytes are received straight into the memory that the
  * user names, in the moment in which it names it, and sent from where they lie. So nothing is lent, unless a write has
- * to wait for room; and none of Node's layers for streams is in between, which cost more than all else that a
- * small command needs.
+ * to wait for room, and a payload comes with the header behind it in one call of the system.
  */
 
 import type { Socket } from 'node:net';
