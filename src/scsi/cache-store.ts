@@ -8,153 +8,12 @@
  */
 
 import { LRUCache } from 'lru-cache';
-import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor } from './buffer-pool.ts';
-import type { Ended, Failure } from './ended.ts';
-import { type PageWindow, WINDOW_PAGE } from './page-window.ts';
+import { type BufferPool, runLengthFor } from './buffer-pool.ts';
+import { CachedRanges, EXTENT, PAGE, Slot } from './cached-ranges.ts';
+import type { PageWindow } from './page-window.ts';
 
-/** Slots begin and end at multiples of this, but for the end of the device. */
-export const PAGE = WINDOW_PAGE;
-/** Slots do not cross multiples of this. */
-export const EXTENT = MAX_RUN;
 /** A cache of less than this is none. */
 export const LEAST_CAPACITY = 64 * 1024;
-
-/** The command that fills a slot, and who waits for its end. */
-export class Fill {
-  #first: Ended | undefined;
-  #others: Ended[] | undefined;
-  #hasEnded = false;
-  #failure: Failure | undefined;
-
-  /** Calls `ended` when the command ends; at once where it has. */
-  wait(ended: Ended): void {
-    if (this.#hasEnded) ended(this.#failure);
-    else if (this.#first === undefined) this.#first = ended;
-    else {
-      this.#others ??= [];
-      this.#others.push(ended);
-    }
-  }
-
-  end(failure: Failure | undefined): void {
-    this.#hasEnded = true;
-    this.#failure = failure;
-    this.#first?.(failure);
-    for (const ended of this.#others ?? []) ended(failure);
-  }
-}
-
-/** Memory for a range of one device. Slots of one device never overlap. */
-export class Slot {
-  readonly id: number;
-  readonly device: CachedRanges;
-  /** Offsets on the device. */
-  readonly start: number;
-  readonly end: number;
-  readonly buffer: PoolBuffer;
-  /** Undefined once all of the slot is valid. */
-  fill: Fill | undefined;
-  /** Fetched ahead, and not asked for yet: not shown, so that the reader who reaches it comes by and has more fetched. */
-  isAhead = false;
-  isShown = false;
-  pins = 0;
-  /** Found by lookups. Once false it stays so. */
-  isResident = true;
-
-  constructor(id: number, device: CachedRanges, start: number, end: number, buffer: PoolBuffer) {
-    this.id = id;
-    this.device = device;
-    this.start = start;
-    this.end = end;
-    this.buffer = buffer;
-  }
-
-  get length(): number {
-    return this.end - this.start;
-  }
-
-  /** The pool memory that it takes. */
-  get footprint(): number {
-    return runLengthFor(this.end - this.start);
-  }
-}
-
-/** The slots of one device, by place. Changed by `CacheStore` alone. */
-export class CachedRanges {
-  window: PageWindow | undefined;
-  /** The slots of each extent that has some, ascending. */
-  readonly #extents = new Map<number, Slot[]>();
-
-  get isEmpty(): boolean {
-    return this.#extents.size === 0;
-  }
-
-  /** The slot that holds `offset`. */
-  find(offset: number): Slot | undefined {
-    const slots = this.#extents.get(Math.floor(offset / EXTENT));
-    if (slots === undefined) return undefined;
-    const slot = slots[firstEndingAfter(slots, offset)];
-    return slot !== undefined && slot.start <= offset ? slot : undefined;
-  }
-
-  /** The slots that touch the range, ascending. */
-  within(start: number, end: number): Slot[] {
-    const found: Slot[] = [];
-    const first = Math.floor(start / EXTENT);
-    const last = Math.ceil(end / EXTENT);
-    if (last - first > this.#extents.size) {
-      for (const slots of this.#extents.values())
-        for (const slot of slots) if (slot.start < end && slot.end > start) found.push(slot);
-      return found.sort((one, other) => one.start - other.start);
-    }
-    for (let extent = first; extent < last; extent++) {
-      const slots = this.#extents.get(extent);
-      if (slots === undefined) continue;
-      for (let index = firstEndingAfter(slots, start); index < slots.length; index++) {
-        const slot = slots[index];
-        if (slot === undefined || slot.start >= end) break;
-        found.push(slot);
-      }
-    }
-    return found;
-  }
-
-  /** How far a new slot at `start`, which no slot holds, may reach. */
-  gapEnd(start: number): number {
-    const extent = Math.floor(start / EXTENT);
-    const slots = this.#extents.get(extent) ?? [];
-    return slots[firstEndingAfter(slots, start)]?.start ?? (extent + 1) * EXTENT;
-  }
-
-  add(slot: Slot): void {
-    const extent = Math.floor(slot.start / EXTENT);
-    const slots = this.#extents.get(extent);
-    if (slots === undefined) {
-      this.#extents.set(extent, [slot]);
-      return;
-    }
-    // By hand: `splice` makes an array of what it takes out, each time.
-    let index = slots.length;
-    for (let before = slots[index - 1]; before !== undefined && before.start > slot.start; before = slots[index - 1]) {
-      slots[index] = before;
-      index--;
-    }
-    slots[index] = slot;
-  }
-
-  remove(slot: Slot): void {
-    const extent = Math.floor(slot.start / EXTENT);
-    const slots = this.#extents.get(extent) ?? [];
-    const index = firstEndingAfter(slots, slot.start);
-    if (slots[index] !== slot) throw new Error(`slot ${slot.start} is not where it belongs`);
-    if (slots.length === 1) {
-      this.#extents.delete(extent);
-      return;
-    }
-    for (let at = index + 1; at < slots.length; at++) slots[at - 1] = slots[at] as Slot;
-    slots.pop();
-  }
-}
 
 export class CacheStore {
   readonly capacity: number;
@@ -335,16 +194,4 @@ export class CacheStore {
     this.#limbo.add(slot);
     this.#limboBytes += slot.footprint;
   }
-}
-
-/** Index of the first of `slots` that ends after `offset`; their number where none does. */
-function firstEndingAfter(slots: readonly Slot[], offset: number): number {
-  let low = 0;
-  let high = slots.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((slots[middle]?.end ?? 0) > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

@@ -14,7 +14,8 @@ import { IserfsError } from '../errors.ts';
 import { unlessAborted } from './abort.ts';
 import type { BlockDevice, BlockDeviceInfo, Lease, LeaseEnded, WriteOptions } from './block-device.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer } from './buffer-pool.ts';
-import { type CachedRanges, type CacheStore, EXTENT, Fill, PAGE, type Slot } from './cache-store.ts';
+import type { CacheStore } from './cache-store.ts';
+import { type CachedRanges, EXTENT, Fill, PAGE, type Slot } from './cached-ranges.ts';
 import type { DeviceChangeListener, WriteErrorListener } from './device-change.ts';
 import { type Ended, type Failure, promised, tell } from './ended.ts';
 import { HoleSearch } from './hole-search.ts';
@@ -330,7 +331,7 @@ export class CachedDevice {
     }
     const start = at - (at % PAGE);
     const wanted = Math.min(Math.ceil(end / PAGE) * PAGE, start + store.longestSlot, this.#device.info.size);
-    const slot = store.create(ranges, start, Math.min(wanted, ranges.gapEnd(start)));
+    const slot = store.create(ranges, start, ranges.gapEnd(start, wanted));
     this.#fill(store, slot);
     return slot;
   }

@@ -6,7 +6,7 @@
  * range to fetch out; what is fetched and where it is kept is the cache's affair.
  */
 
-import { EXTENT } from './cache-store.ts';
+import { EXTENT } from './cached-ranges.ts';
 
 /** A stretch of the device, in bytes. */
 export interface Stretch {

@@ -1,0 +1,137 @@
+/**
+ * What a cache holds of one device: slots of pool memory, each a run of whole pages, and which of them has which page. Knows
+ * neither what bounds the memory nor who fills it.
+ */
+
+import { MAX_RUN, type PoolBuffer, runLengthFor } from './buffer-pool.ts';
+import type { Ended, Failure } from './ended.ts';
+import { PageTable } from './page-table.ts';
+import { type PageWindow, WINDOW_PAGE } from './page-window.ts';
+
+/** Slots begin and end at multiples of this, but for the end of the device. */
+export const PAGE = WINDOW_PAGE;
+/** Slots do not cross multiples of this. */
+export const EXTENT = MAX_RUN;
+
+/** The command that fills a slot, and who waits for its end. */
+export class Fill {
+  #first: Ended | undefined;
+  #others: Ended[] | undefined;
+  #hasEnded = false;
+  #failure: Failure | undefined;
+
+  /** Calls `ended` when the command ends; at once where it has. */
+  wait(ended: Ended): void {
+    if (this.#hasEnded) ended(this.#failure);
+    else if (this.#first === undefined) this.#first = ended;
+    else {
+      this.#others ??= [];
+      this.#others.push(ended);
+    }
+  }
+
+  end(failure: Failure | undefined): void {
+    this.#hasEnded = true;
+    this.#failure = failure;
+    this.#first?.(failure);
+    for (const ended of this.#others ?? []) ended(failure);
+  }
+}
+
+/** Memory for a range of one device. Slots of one device never overlap. */
+export class Slot {
+  readonly id: number;
+  readonly device: CachedRanges;
+  /** Offsets on the device. */
+  readonly start: number;
+  readonly end: number;
+  readonly buffer: PoolBuffer;
+  /** Undefined once all of the slot is valid. */
+  fill: Fill | undefined;
+  /** Fetched ahead, and not asked for yet: not shown, so that the reader who reaches it comes by and has more fetched. */
+  isAhead = false;
+  isShown = false;
+  pins = 0;
+  /** Found by lookups. Once false it stays so. */
+  isResident = true;
+
+  constructor(id: number, device: CachedRanges, start: number, end: number, buffer: PoolBuffer) {
+    this.id = id;
+    this.device = device;
+    this.start = start;
+    this.end = end;
+    this.buffer = buffer;
+  }
+
+  get length(): number {
+    return this.end - this.start;
+  }
+
+  /** The pool memory that it takes. */
+  get footprint(): number {
+    return runLengthFor(this.end - this.start);
+  }
+}
+
+/** The slots of one device, by place. Changed by `CacheStore` alone. */
+export class CachedRanges {
+  window: PageWindow | undefined;
+  /** The slot of each page that is in one. */
+  readonly #pages = new PageTable<Slot>();
+
+  get isEmpty(): boolean {
+    return this.#pages.size === 0;
+  }
+
+  /** The slot that holds `offset`. */
+  find(offset: number): Slot | undefined {
+    const slot = this.#pages.get(Math.floor(offset / PAGE));
+    return slot !== undefined && offset < slot.end ? slot : undefined;
+  }
+
+  /** The slots that touch the range, ascending. */
+  within(start: number, end: number): readonly Slot[] {
+    const first = Math.floor(start / PAGE);
+    const last = Math.ceil(end / PAGE);
+    if (last - first > this.#pages.size) return this.#among(start, end);
+    let found: Slot[] | undefined;
+    for (let page = first; page < last; ) {
+      const slot = this.#pages.get(page);
+      if (slot === undefined) page++;
+      else {
+        page = Math.ceil(slot.end / PAGE);
+        if (slot.end <= start || slot.start >= end) continue;
+        found ??= [];
+        found.push(slot);
+      }
+    }
+    return found ?? NONE;
+  }
+
+  /** How far a new slot at `start`, which no slot holds, may reach, if not to `end`. */
+  gapEnd(start: number, end: number): number {
+    const most = Math.min(end, start - (start % EXTENT) + EXTENT);
+    for (let next = start + PAGE; next < most; next += PAGE) if (this.#pages.get(next / PAGE) !== undefined) return next;
+    return most;
+  }
+
+  add(slot: Slot): void {
+    const end = slot.end / PAGE;
+    for (let page = slot.start / PAGE; page < end; page++) this.#pages.set(page, slot);
+  }
+
+  remove(slot: Slot): void {
+    const end = slot.end / PAGE;
+    for (let page = slot.start / PAGE; page < end; page++) this.#pages.delete(page);
+  }
+
+  /** As `within`, where there are fewer pages than the range has. */
+  #among(start: number, end: number): readonly Slot[] {
+    const found: Slot[] = [];
+    for (const [page, slot] of this.#pages.entries())
+      if (page * PAGE === slot.start && slot.start < end && slot.end > start) found.push(slot);
+    return found.sort((one, other) => one.start - other.start);
+  }
+}
+
+const NONE: readonly Slot[] = [];
