@@ -11,7 +11,7 @@
 
 namespace iserfs::rdma {
 
-/** Zeroed, page-aligned, private memory. */
+/** Zeroed, page-aligned, private memory; whole huge pages, where the length is that of some and the system has them. */
 class Arena {
  public:
   /** `length` bytes, rounded up to whole pages in memory. Throws std::bad_alloc. Any thread. */

@@ -22,6 +22,15 @@ TEST_CASE("an arena is zeroed, page-aligned, as long as asked for, and has a num
   CHECK(second->id() > first->id());
 }
 
+TEST_CASE("an arena of whole huge pages begins with one") {
+  constexpr std::size_t hugePage = 2 * 1024 * 1024;
+  for (const auto length : {hugePage, 3 * hugePage}) {
+    const auto arena = Arena::allocate(length);
+    CHECK(reinterpret_cast<std::uintptr_t>(arena->data()) % hugePage == 0);
+    CHECK(isFilledWith({arena, 0, static_cast<std::uint32_t>(length)}, std::byte{0}));
+  }
+}
+
 TEST_CASE("lengths that no arena has are refused") {
   CHECK_THROWS_AS(Arena::allocate(0), std::bad_alloc);
   CHECK_THROWS_AS(Arena::allocate(SIZE_MAX), std::bad_alloc);

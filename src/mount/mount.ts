@@ -55,8 +55,8 @@ const LOGOUT_MS = 5000;
 const SAME_FAILURE_MS = 60_000;
 /** Of each LUN, written and not at the target yet. */
 const MOST_STAGED_BYTES = 16 * 1024 * 1024;
-/** MiB that the pool keeps in reserve: a cache that is dropped at open, and retained writes that a flush frees, come back at once. */
-const IDLE_ARENAS = 160;
+/** 160 MiB that the pool keeps in reserve: a cache that is dropped at open, and retained writes that a flush frees, come back at once. */
+const IDLE_ARENAS = 80;
 /** What nobody needed for so long goes back to the system. */
 const TRIM_MS = 10_000;
 const LOST = 'what was written may not be on stable storage';
@@ -120,7 +120,10 @@ export class Mount {
     this.#mountpoint = path;
     this.#fuse = fuse;
     this.#transports = new Transports(options, { log: context.log });
-    this.#pool = new BufferPool(this.#transports.memory, { idleArenas: IDLE_ARENAS });
+    this.#pool = new BufferPool(this.#transports.memory, {
+      idleArenas: IDLE_ARENAS,
+      isRegistered: this.#transports.mayUseRdma,
+    });
     this.#trimming = setInterval(() => this.#pool.trim(), TRIM_MS);
     this.#trimming.unref();
     const { cacheBytes, retainedLimit } = this.#transports.memoryBounds(options['cache-size']);

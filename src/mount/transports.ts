@@ -56,13 +56,14 @@ export class Transports {
     }
   }
 
-  /**
-   * Memory that RDMA can move data in and out of by itself, for the pool, where RDMA may come to be used;
-   * undefined where ordinary memory is as good.
-   */
+  /** Memory for the pool: huge pages, which RDMA can register. Undefined without the addon. */
   get memory(): ArenaSource | undefined {
-    const mayUseRdma = this.#mayUse('iwarp') || this.#mayUseDevice;
-    return mayUseRdma && this.#rdma.isAvailable ? this.#rdma.memory() : undefined;
+    return this.#rdma.isAvailable ? this.#rdma.memory() : undefined;
+  }
+
+  /** Whether RDMA may come to be used, which moves data in and out of `memory` by itself, and of no other. */
+  get mayUseRdma(): boolean {
+    return (this.#mayUse('iwarp') || this.#mayUseDevice) && this.#rdma.isAvailable;
   }
 
   /** What is left of `wanted` bytes of cache, and the bound on retained writes, where a device needs memory locked and little may be. */

@@ -9,7 +9,7 @@
 import { Bag, type Placed, UNPLACED } from '../bag.ts';
 import type { SharedMemory } from './block-device.ts';
 
-/** Allocates arenas. The default is ordinary memory; an RDMA transport brings registered memory. */
+/** Allocates arenas. The default is memory of the JavaScript engine; the addon's is in huge pages, and a transport can register it. */
 export interface ArenaSource {
   /** `length` zeroed bytes, page aligned where the platform can. */
   allocate(length: number): ArrayBuffer;
@@ -24,12 +24,17 @@ export interface PoolBuffer {
   release(): void;
 }
 
-/** Longest run, and the size of an arena. */
+/** Longest run. */
 export const MAX_RUN = 1024 * 1024;
+/**
+ * The size of an arena: a huge page, where the system has one for it. The kernel copies all data out of and into these pages, and
+ * looks each of them up to do so: of the ordinary ones there would be 512.
+ */
+export const ARENA = 2 * MAX_RUN;
 /** Runs are a power of two long, at least this. */
 const MIN_RUN = 4096;
 /** Arenas that are kept when nothing uses them, if nothing else is said. */
-const IDLE_ARENAS = 32;
+const IDLE_ARENAS = 16;
 
 export interface BufferPoolOptions {
   /**
@@ -37,6 +42,8 @@ export interface BufferPoolOptions {
    * and the garbage collector takes a stream of it for a reason to run. Who keeps many is to call `trim`.
    */
   readonly idleArenas?: number;
+  /** Whether a transport may move data in and out of this memory by itself, and of no other; by default, where a source is given. */
+  readonly isRegistered?: boolean;
 }
 
 const ordinaryMemory: ArenaSource = { allocate: (length) => new ArrayBuffer(length), free: () => {} };
@@ -76,6 +83,8 @@ class Run implements PoolBuffer {
 }
 
 export class BufferPool {
+  /** Whether what a transport is to send had best be here. */
+  readonly isRegistered: boolean;
   readonly #source: ArenaSource;
   readonly #idleArenas: number;
   /** Per run length: arenas of that length that have a free run. */
@@ -86,15 +95,14 @@ export class BufferPool {
   /** Fewest idle arenas since the last `trim`: so many were not needed. */
   #leastIdle = 0;
 
-  constructor(source: ArenaSource = ordinaryMemory, { idleArenas = IDLE_ARENAS }: BufferPoolOptions = {}) {
+  constructor(
+    source: ArenaSource = ordinaryMemory,
+    { idleArenas = IDLE_ARENAS, isRegistered = source !== ordinaryMemory }: BufferPoolOptions = {},
+  ) {
     this.#source = source;
+    this.isRegistered = isRegistered;
     this.#idleArenas = idleArenas;
     for (let length = MIN_RUN; length <= MAX_RUN; length *= 2) this.#available.set(length, new Bag());
-  }
-
-  /** Whether a transport can move data in and out of this memory by itself: what it is to send had best be here. */
-  get isRegistered(): boolean {
-    return this.#source !== ordinaryMemory;
   }
 
   /** Whether `bytes` lie in this pool's memory. */
@@ -109,7 +117,7 @@ export class BufferPool {
 
   /** Bytes in arenas, used or not. */
   get bytesAllocated(): number {
-    return this.#buffers.size * MAX_RUN;
+    return this.#buffers.size * ARENA;
   }
 
   /** A run of 1 to `MAX_RUN` bytes with undefined contents; `bytes` is exactly `length` long. */
@@ -134,13 +142,13 @@ export class BufferPool {
     let arena = this.#idle.pop();
     this.#leastIdle = Math.min(this.#leastIdle, this.#idle.length);
     if (arena === undefined) {
-      arena = { buffer: this.#source.allocate(MAX_RUN), runLength: 0, views: [], free: [], place: UNPLACED };
+      arena = { buffer: this.#source.allocate(ARENA), runLength: 0, views: [], free: [], place: UNPLACED };
       this.#buffers.add(arena.buffer);
     }
     if (arena.runLength !== runLength) {
       arena.runLength = runLength;
       arena.views = [];
-      arena.free = Array.from({ length: MAX_RUN / runLength }, (_, index) => MAX_RUN / runLength - 1 - index);
+      arena.free = Array.from({ length: ARENA / runLength }, (_, index) => ARENA / runLength - 1 - index);
     }
     available.add(arena);
     return arena;
@@ -150,7 +158,7 @@ export class BufferPool {
     this.#bytesInUse -= arena.runLength;
     arena.free.push(number);
     const available = this.#available.get(arena.runLength) as Bag<Arena>;
-    if (arena.free.length * arena.runLength < MAX_RUN) {
+    if (arena.free.length * arena.runLength < ARENA) {
       if (arena.place === UNPLACED) available.add(arena);
       return;
     }

@@ -158,7 +158,7 @@ describe('--transport auto', () => {
     // The target of this test agrees to no digest; what matters is which transport was asked.
     await login({ 'header-digest': 'require' }, rdma, portal).catch(() => {});
     expect(rdma.asked).toEqual([]);
-    expect(transportsOf({ 'header-digest': 'require' }, rdma).memory).toBeUndefined();
+    expect(transportsOf({ 'header-digest': 'require' }, rdma).mayUseRdma).toBe(false);
   });
 });
 
@@ -277,8 +277,9 @@ describe('memory for data', () => {
     ['iwarp', [], false],
     ['tcp', ['verbs', 'iwarp'], false],
   ] as const)('with %s and %j is registered: %s', (transport, names, isRegistered) => {
-    const { memory } = transportsOf({ transport }, machine(...names));
-    expect(memory).toBe(isRegistered ? providers.initiator.memory : undefined);
+    const transports = transportsOf({ transport }, machine(...names));
+    expect(transports.mayUseRdma).toBe(isRegistered);
+    expect(transports.memory).toBe(names.length > 0 ? providers.initiator.memory : undefined);
   });
 });
 
@@ -300,7 +301,7 @@ describe('memory that may be locked', () => {
   it('being too little, leaves a device out, with what to do', async () => {
     const [portal = ANYWHERE] = await offer(DISKS, tcp());
     const rdma = machineLocking(8 * MiB, 'verbs', 'iwarp');
-    expect(transportsOf({}, rdma).memory).toBeUndefined();
+    expect(transportsOf({}, rdma).mayUseRdma).toBe(false);
     expect(await login({}, rdma, portal)).toEqual({
       transport: 'tcp',
       fallback: 'verbs: this process may lock 8 MiB of memory, and RDMA needs 32 MiB',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type ArenaSource, BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from '../../../src/scsi/buffer-pool.ts';
+import { ARENA, type ArenaSource, BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from '../../../src/scsi/buffer-pool.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
 
 /** Ordinary memory that keeps account. */
@@ -53,11 +53,11 @@ describe('buffer pool', () => {
   it('runs of one length share an arena; runs of another length have their own', () => {
     const source = new CountingSource();
     const pool = new BufferPool(source);
-    const buffers = Array.from({ length: MAX_RUN / 65536 }, () => pool.acquire(65536));
+    const buffers = Array.from({ length: ARENA / 65536 }, () => pool.acquire(65536));
     expect(source.allocated).toBe(1);
     const other = pool.acquire(4096);
     expect(source.allocated).toBe(2);
-    expect(pool.bytesAllocated).toBe(2 * MAX_RUN);
+    expect(pool.bytesAllocated).toBe(2 * ARENA);
     for (const buffer of [...buffers, other]) buffer.release();
   });
 
@@ -71,22 +71,22 @@ describe('buffer pool', () => {
   it('keeps a few idle arenas and gives the others back', () => {
     const source = new CountingSource();
     const pool = new BufferPool(source);
-    const buffers = Array.from({ length: 50 }, () => pool.acquire(MAX_RUN));
+    const buffers = Array.from({ length: 100 }, () => pool.acquire(MAX_RUN));
     expect(source.live.size).toBe(50);
     for (const buffer of buffers) buffer.release();
-    expect(source.live.size).toBe(32);
-    expect(pool.bytesAllocated).toBe(32 * MAX_RUN);
+    expect(source.live.size).toBe(16);
+    expect(pool.bytesAllocated).toBe(16 * ARENA);
   });
 
   it('keeps as many idle arenas as it was told, until a trim finds that nobody came back for them', () => {
     const source = new CountingSource();
     const pool = new BufferPool(source, { idleArenas: 40 });
-    const buffers = Array.from({ length: 50 }, () => pool.acquire(MAX_RUN));
+    const buffers = Array.from({ length: 100 }, () => pool.acquire(MAX_RUN));
     for (const buffer of buffers) buffer.release();
     expect(source.live.size).toBe(40);
     pool.trim(); // they were in use since the last one
     expect(source.live.size).toBe(40);
-    const some = Array.from({ length: 10 }, () => pool.acquire(MAX_RUN));
+    const some = Array.from({ length: 20 }, () => pool.acquire(MAX_RUN));
     for (const buffer of some) buffer.release();
     pool.trim();
     expect(source.live.size).toBe(10);
@@ -117,7 +117,7 @@ describe('buffer pool', () => {
     }
     for (const { buffer } of owned) buffer.release();
     expect(pool.bytesInUse).toBe(0);
-    expect(source.live.size).toBeLessThanOrEqual(32);
+    expect(source.live.size).toBeLessThanOrEqual(16);
   });
 
   it('a run with several users comes back with the last one', () => {
