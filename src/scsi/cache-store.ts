@@ -15,6 +15,9 @@ import type { PageWindow } from './page-window.ts';
 /** A cache of less than this is none. */
 export const LEAST_CAPACITY = 64 * 1024;
 
+/** To ask a window costs as much as an eviction, and it remembers many more hits than come meanwhile. */
+const EVICTIONS_BETWEEN_LOOKS = 32;
+
 export class CacheStore {
   readonly capacity: number;
   /** Longest slot: in a small cache a fraction of it. */
@@ -26,6 +29,8 @@ export class CacheStore {
   #limboBytes = 0;
   #evictions = 0;
   #lastId = 0;
+  /** After how many evictions windows were asked for their hits. */
+  #hitsNotedAt = Number.NEGATIVE_INFINITY;
 
   /** `capacity` in bytes, at least `LEAST_CAPACITY`. */
   constructor(pool: BufferPool, capacity: number) {
@@ -82,13 +87,15 @@ export class CacheStore {
     this.#slots.get(slot.id);
   }
 
-  /** A new slot for `[start, end)`, pinned once and with nothing in it, where there is none. Evicts what is in the way. */
+  /** A slot for `[start, end)`, pinned once and with nothing in it, where there is none. Evicts what is in the way. */
   create(device: CachedRanges, start: number, end: number): Slot {
-    this.#makeRoom(runLengthFor(end - start));
-    const slot = new Slot(++this.#lastId, device, start, end, this.#pool.acquire(end - start));
+    const slot = this.#evictFor(end - start) ?? this.#newSlot(device, start, end);
+    slot.device = device;
+    slot.start = start;
+    slot.end = end;
+    slot.isAhead = false;
     slot.pins = 1;
     device.add(slot);
-    this.#slots.set(slot.id, slot);
     return slot;
   }
 
@@ -164,9 +171,35 @@ export class CacheStore {
     if (count !== this.slots) throw new Error('slots are missing');
   }
 
-  /** What somebody else read from windows counts as used before anything has to go. */
-  #makeRoom(length: number): void {
-    if (this.#slots.calculatedSize + length <= this.capacity) return;
+  #newSlot(device: CachedRanges, start: number, end: number): Slot {
+    const slot = new Slot(++this.#lastId, device, start, end, this.#pool.acquire(end - start));
+    this.#slots.set(slot.id, slot);
+    return slot;
+  }
+
+  /**
+   * Makes room for `length` bytes. A slot that would have to go, and has just as many, is returned to be used again: a
+   * cache that is full of pages makes and drops no objects then.
+   */
+  #evictFor(length: number): Slot | undefined {
+    const footprint = runLengthFor(length);
+    if (this.#slots.calculatedSize + footprint <= this.capacity) return undefined;
+    this.#noteHits();
+    const [oldest] = this.#slots.rvalues();
+    if (oldest?.pins === 0 && oldest.length === length) {
+      this.#evictions++;
+      this.#takeOut(oldest);
+      this.touch(oldest);
+      return oldest;
+    }
+    while (this.#slots.calculatedSize + footprint > this.capacity && this.#slots.size > 0) this.#slots.pop();
+    return undefined;
+  }
+
+  /** What somebody else read from windows counts as used before anything has to go: they are asked now and then. */
+  #noteHits(): void {
+    if (this.#evictions < this.#hitsNotedAt + EVICTIONS_BETWEEN_LOOKS) return;
+    this.#hitsNotedAt = this.#evictions;
     for (const device of this.#devices) {
       if (device.window === undefined || device.isEmpty) continue;
       device.window.takeHits((offset) => {
@@ -174,7 +207,6 @@ export class CacheStore {
         if (slot !== undefined) this.touch(slot);
       });
     }
-    while (this.#slots.calculatedSize + length > this.capacity && this.#slots.size > 0) this.#slots.pop();
   }
 
   #hide(slot: Slot): void {
@@ -183,10 +215,15 @@ export class CacheStore {
     slot.device.window?.hide(slot.start, slot.length);
   }
 
-  #retire(slot: Slot): void {
-    slot.isResident = false;
+  /** Lookups find it no more. */
+  #takeOut(slot: Slot): void {
     slot.device.remove(slot);
     this.#hide(slot);
+  }
+
+  #retire(slot: Slot): void {
+    slot.isResident = false;
+    this.#takeOut(slot);
     if (slot.pins === 0) {
       slot.buffer.release();
       return;

@@ -38,19 +38,20 @@ export class Fill {
   }
 }
 
-/** Memory for a range of one device. Slots of one device never overlap. */
+/** Memory for a range of one device. Slots of one device never overlap. Changed by `CacheStore` alone, but for `fill` and `isAhead`. */
 export class Slot {
   readonly id: number;
-  readonly device: CachedRanges;
-  /** Offsets on the device. */
-  readonly start: number;
-  readonly end: number;
   readonly buffer: PoolBuffer;
+  device: CachedRanges;
+  /** Offsets on the device. */
+  start: number;
+  end: number;
   /** Undefined once all of the slot is valid. */
   fill: Fill | undefined;
   /** Fetched ahead, and not asked for yet: not shown, so that the reader who reaches it comes by and has more fetched. */
   isAhead = false;
   isShown = false;
+  /** Who reads from it or fills it. While there are none, the slot may be given another range. */
   pins = 0;
   /** Found by lookups. Once false it stays so. */
   isResident = true;
@@ -76,34 +77,32 @@ export class Slot {
 /** The slots of one device, by place. Changed by `CacheStore` alone. */
 export class CachedRanges {
   window: PageWindow | undefined;
-  /** The slot of each page that is in one. */
-  readonly #pages = new PageTable<Slot>();
+  /** The slots that are an extent, as those of a stream are, by its number. */
+  readonly #whole = new PageTable<Slot>();
+  /** The others, each under the numbers of all its pages. */
+  readonly #parts = new PageTable<Slot>();
 
   get isEmpty(): boolean {
-    return this.#pages.size === 0;
+    return this.#whole.size + this.#parts.size === 0;
   }
 
   /** The slot that holds `offset`. */
   find(offset: number): Slot | undefined {
-    const slot = this.#pages.get(Math.floor(offset / PAGE));
-    return slot !== undefined && offset < slot.end ? slot : undefined;
+    const slot = this.#parts.size === 0 ? undefined : this.#parts.get(Math.floor(offset / PAGE));
+    if (slot !== undefined && offset < slot.end) return slot;
+    return this.#whole.size === 0 ? undefined : this.#whole.get(Math.floor(offset / EXTENT));
   }
 
   /** The slots that touch the range, ascending. */
   within(start: number, end: number): readonly Slot[] {
-    const first = Math.floor(start / PAGE);
-    const last = Math.ceil(end / PAGE);
-    if (last - first > this.#pages.size) return this.#among(start, end);
+    if ((end - start) / PAGE > this.#whole.size + this.#parts.size) return this.#among(start, end);
     let found: Slot[] | undefined;
-    for (let page = first; page < last; ) {
-      const slot = this.#pages.get(page);
-      if (slot === undefined) page++;
-      else {
-        page = Math.ceil(slot.end / PAGE);
-        if (slot.end <= start || slot.start >= end) continue;
-        found ??= [];
-        found.push(slot);
-      }
+    for (let at = start; at < end; ) {
+      const slot = this.find(at);
+      at = slot?.end ?? at - (at % PAGE) + PAGE;
+      if (slot === undefined) continue;
+      found ??= [];
+      found.push(slot);
     }
     return found ?? NONE;
   }
@@ -111,25 +110,38 @@ export class CachedRanges {
   /** How far a new slot at `start`, which no slot holds, may reach, if not to `end`. */
   gapEnd(start: number, end: number): number {
     const most = Math.min(end, start - (start % EXTENT) + EXTENT);
-    for (let next = start + PAGE; next < most; next += PAGE) if (this.#pages.get(next / PAGE) !== undefined) return next;
+    if (this.#parts.size === 0) return most;
+    for (let next = start + PAGE; next < most; next += PAGE) if (this.#parts.get(next / PAGE) !== undefined) return next;
     return most;
   }
 
   add(slot: Slot): void {
+    if (slot.length === EXTENT) {
+      this.#whole.set(slot.start / EXTENT, slot);
+      return;
+    }
     const end = slot.end / PAGE;
-    for (let page = slot.start / PAGE; page < end; page++) this.#pages.set(page, slot);
+    for (let page = slot.start / PAGE; page < end; page++) this.#parts.set(page, slot);
   }
 
   remove(slot: Slot): void {
+    if (slot.length === EXTENT) {
+      this.#whole.delete(slot.start / EXTENT);
+      return;
+    }
     const end = slot.end / PAGE;
-    for (let page = slot.start / PAGE; page < end; page++) this.#pages.delete(page);
+    for (let page = slot.start / PAGE; page < end; page++) this.#parts.delete(page);
   }
 
-  /** As `within`, where there are fewer pages than the range has. */
+  /** As `within`, where the range has more pages than there are slots. */
   #among(start: number, end: number): readonly Slot[] {
     const found: Slot[] = [];
-    for (const [page, slot] of this.#pages.entries())
-      if (page * PAGE === slot.start && slot.start < end && slot.end > start) found.push(slot);
+    const note = (slot: Slot, at: number) => {
+      // Of a slot of several pages, under the first.
+      if (at === slot.start && slot.start < end && slot.end > start) found.push(slot);
+    };
+    this.#whole.visit((slot, extent) => note(slot, extent * EXTENT));
+    this.#parts.visit((slot, page) => note(slot, page * PAGE));
     return found.sort((one, other) => one.start - other.start);
   }
 }

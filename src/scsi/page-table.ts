@@ -36,11 +36,12 @@ export class PageTable<T> {
     return true;
   }
 
-  /** A copy of what is there now, in no order. */
-  entries(): [page: number, value: T][] {
-    const entries: [number, T][] = [];
-    for (const [place, page] of this.#pages.entries()) if (page !== FREE) entries.push([page, this.#values[place] as T]);
-    return entries;
+  /** Calls `each` for all that is there, in no order. Nothing may be added or deleted meanwhile. */
+  visit(each: (value: T, page: number) => void): void {
+    for (let place = 0; place < this.#pages.length; place++) {
+      const page = this.#pages[place] as number;
+      if (page !== FREE) each(this.#values[place] as T, page);
+    }
   }
 
   /** Where `page` is, or else where it would be put. */
@@ -70,13 +71,16 @@ export class PageTable<T> {
   }
 
   #resize(places: number): void {
-    const before = this.entries();
+    const pages = this.#pages;
+    const values = this.#values;
     this.#pages = freePlaces(places);
     this.#values = Array.from({ length: places });
-    for (const [page, value] of before) {
+    for (let from = 0; from < pages.length; from++) {
+      const page = pages[from] as number;
+      if (page === FREE) continue;
       const place = this.#placeOf(page);
       this.#pages[place] = page;
-      this.#values[place] = value;
+      this.#values[place] = values[from];
     }
   }
 }
