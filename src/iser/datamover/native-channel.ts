@@ -168,6 +168,8 @@ function descriptorOf(socket: Socket): number | undefined {
   return typeof descriptor === 'number' && descriptor >= 0 ? descriptor : undefined;
 }
 
+const NOTHING: readonly Uint8Array[] = [];
+
 /** What is left of `segments` after their first `count` bytes. */
 function without(segments: readonly Uint8Array[], count: number): readonly Uint8Array[] {
   let index = 0;
@@ -176,7 +178,7 @@ function without(segments: readonly Uint8Array[], count: number): readonly Uint8
     left -= segment.length;
     index++;
   }
-  if (left === 0) return index === 0 ? segments : segments.slice(index);
+  if (index === segments.length) return NOTHING;
   const [first, ...rest] = segments.slice(index) as [Uint8Array, ...Uint8Array[]];
   return [first.subarray(left), ...rest];
 }
