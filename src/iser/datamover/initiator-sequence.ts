@@ -94,7 +94,10 @@ export class InitiatorSequence {
       this.#bursts.push({ task, ttt: RESERVED_TAG, lun: NO_LUN, offset: immediate, end: unsolicited, dataSn: 0 });
     }
     if (immediate > 0) task.unsent++;
-    const pdu = final === command.final && immediate === 0 ? command : withImmediateData(command, final, task.dataOut.subarray(0, immediate));
+    const pdu =
+      final === command.final && immediate === 0
+        ? command
+        : withImmediateData(command, final, task.dataOut.subarray(0, immediate));
     return { pdu, task };
   }
 

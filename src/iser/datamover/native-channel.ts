@@ -114,7 +114,7 @@ export class NativeChannel implements ByteChannel {
   #send(segments: readonly Uint8Array[]): boolean {
     let left = segments;
     while (left.length > 0) {
-      const count = this.#stream.send(left);
+      const count = this.#stream.send(left.length === 1 ? (left[0] as Uint8Array) : left);
       if (count < 0) {
         if (count === -EAGAIN) this.#unsent = left;
         else this.#close(count);
