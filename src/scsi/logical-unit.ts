@@ -3,7 +3,7 @@
  * together and holds what they share; each idea has its own file: what is asked at attach (probe.ts), how
  * one command is driven (command-runner.ts), the gate that all commands pass (gate.ts), what happens when
  * the nexus is lost or a unit attention comes (recovery.ts, fence.ts), how ranges become commands
- * (block-transfer.ts), how they become zeros and where holes are (block-provisioning.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
+ * (block-transfer.ts, block-commands.ts), how they become zeros and where holes are (block-provisioning.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
  * proves (cache-flush.ts). Must not know which transport the port uses, nor who reads and writes.
  */
 

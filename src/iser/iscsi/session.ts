@@ -121,8 +121,11 @@ export class InitiatorSession {
       rejected: undefined,
     };
     if (this.#exchanges.noteDeadline(deadline)) this.#options.events.deadlineMoved();
-    this.#queue.push(task);
-    this.#sendQueued();
+    if (this.#queue.length === 0 && this.#maySend()) this.#send(task);
+    else {
+      this.#queue.push(task);
+      this.#sendQueued();
+    }
     return task;
   }
 
@@ -270,15 +273,12 @@ export class InitiatorSession {
 
   // ---- commands ----
 
+  #maySend(): boolean {
+    return this.#state.name === 'LOGGED_IN' && this.#window.isOpen && this.#scsiInFlight < this.#options.maxCommands;
+  }
+
   #sendQueued(): void {
-    while (
-      this.#queue.length > 0 &&
-      this.#state.name === 'LOGGED_IN' &&
-      this.#window.isOpen &&
-      this.#scsiInFlight < this.#options.maxCommands
-    ) {
-      this.#send(this.#queue.shift() as ScsiTask);
-    }
+    while (this.#queue.length > 0 && this.#maySend()) this.#send(this.#queue.shift() as ScsiTask);
   }
 
   #send(task: ScsiTask): void {
