@@ -3,7 +3,7 @@ import { type OpcodeName, pdu, RESERVED_TAG } from '../../../src/iser/iscsi/pdu.
 import { inquiryCdb, readCdb, testUnitReadyCdb, writeCdb } from '../../../src/scsi/cdb.ts';
 import { execute } from '../../../src/scsi/execute.ts';
 import { decodeStandardInquiry } from '../../../src/scsi/inquiry.ts';
-import type { ScsiResult } from '../../../src/scsi/port.ts';
+import type { ScsiResult, StartedCommand } from '../../../src/scsi/port.ts';
 import { Pair, type PairOptions } from '../../support/pair.ts';
 import { offsetPattern } from '../../support/pattern.ts';
 
@@ -96,6 +96,25 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       await pair.drive(waitForNexus(pair, 2));
       const stale = outcome(execute(pair.initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }));
       expect(await pair.drive(stale)).toMatchObject({ code: 'connection-lost', mayHaveExecuted: false });
+      await pair.close();
+    });
+
+    it('lets a command fail after start() has returned, and one that follows from inside of that as well', async () => {
+      const pair = await connected({ transport });
+      const told: unknown[] = [];
+      const command = (failed: (error: Error) => void): StartedCommand => {
+        return { lun: 0n, cdb: testUnitReadyCdb(), nexus: 1, ended: (result) => told.push(result), failed };
+      };
+      const startAnother = (error: Error) => {
+        told.push(error);
+        pair.initiator.start(command((another) => told.push(another)));
+        told.push('started');
+      };
+      pair.initiator.start(command(startAnother));
+      pair.wire.cut();
+      expect(told).toEqual([]);
+      await pair.drive(waitForNexus(pair, 2));
+      expect(told).toMatchObject([{ mayHaveExecuted: true }, 'started', { mayHaveExecuted: false }]);
       await pair.close();
     });
 

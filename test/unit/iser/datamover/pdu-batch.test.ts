@@ -70,6 +70,18 @@ describe('several PDUs', () => {
     expect(count).toBe(4);
   });
 
+  it('leave nothing behind in a batch that is used again', () => {
+    const batch = PduBatch.take();
+    batch.add(dataOut(pattern(JOINED_LENGTH + 3).fill(0xff)), BOTH);
+    const sent = batch.segments.length;
+    batch.release();
+    const again = PduBatch.take();
+    again.add(dataOut(pattern(8), 2), NO_DIGESTS);
+    expect({ isSame: again === batch, sent, length: again.length }).toEqual({ isSame: true, sent: 3, length: 56 });
+    expect(join(again.segments)).toEqual(join(encodePdu(dataOut(pattern(8), 2), NO_DIGESTS)));
+    again.release();
+  });
+
   it('do not share memory with a batch that is not released', () => {
     const [first, second] = [PduBatch.take(), PduBatch.take()];
     first.add(dataOut(pattern(8).fill(1)), NO_DIGESTS);
