@@ -1,5 +1,7 @@
 /** Time as an argument: everything that waits takes a `Clock`, so that tests can run hours in milliseconds. */
 
+import { performance } from 'node:perf_hooks';
+
 export interface Clock {
   /** Milliseconds that only ever grow; no calendar time. */
   now(): number;

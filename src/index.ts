@@ -17,12 +17,13 @@ export type { BlockDevice, BlockDeviceInfo, Lease } from './scsi/block-device.ts
 export { BufferPool } from './scsi/buffer-pool.ts';
 export type { CachedDevice } from './scsi/cached-device.ts';
 export { BlockDeviceServer, type BlockDeviceServerOptions } from './scsi/device-server.ts';
+export { execute } from './scsi/execute.ts';
 export { FileMedium } from './scsi/file-medium.ts';
 export { LogicalUnit, type LogicalUnitOptions } from './scsi/logical-unit.ts';
 export { lunFromNumber, lunLabel, parseLun } from './scsi/lun.ts';
 export type { Medium } from './scsi/medium.ts';
 export { MemoryMedium } from './scsi/memory-medium.ts';
-export type { DeviceServer, Lun, ScsiCommand, ScsiPort, ScsiResult } from './scsi/port.ts';
+export type { DeviceServer, Lun, ScsiCommand, ScsiPort, ScsiResult, StartedCommand } from './scsi/port.ts';
 export { reportLuns } from './scsi/scan.ts';
 export { VolatileCacheMedium } from './scsi/volatile-cache-medium.ts';
 export { VERSION } from './version.ts';

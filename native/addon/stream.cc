@@ -87,15 +87,14 @@ Napi::Object Stream::exports(Napi::Env env) {
 void Stream::onReady(int status, int events) {
   if (isClosed_) return;
   const Napi::HandleScope scope(env_);
-  const Napi::Env env(env_);
   // That a connection broke is told by the next call of the system.
   const bool both = status < 0;
-  try {
-    ready_.Value().MakeCallback(env.Global(),
-                                {Napi::Boolean::New(env, both || (events & UV_READABLE) != 0), Napi::Boolean::New(env, both || (events & UV_WRITABLE) != 0)},
-                                *context_);
-  } catch (const Napi::Error& error) {
-    static_cast<void>(napi_fatal_exception(env_, error.Value()));
+  const napi_value ready = ready_.Value();
+  const std::array<napi_value, 2> arguments = {Napi::Boolean::New(env_, both || (events & UV_READABLE) != 0),
+                                               Napi::Boolean::New(env_, both || (events & UV_WRITABLE) != 0)};
+  // As Napi::Function::MakeCallback, which allocates memory for the arguments.
+  if (napi_make_callback(env_, *context_, Napi::Env(env_).Global(), ready, arguments.size(), arguments.data(), nullptr) == napi_pending_exception) {
+    static_cast<void>(napi_fatal_exception(env_, Napi::Env(env_).GetAndClearPendingException().Value()));
   }
   // libuv watches no further; but what came before the end may not have been taken yet.
   if (both && !isClosed_) watchFor(events_);
@@ -110,8 +109,12 @@ Napi::Value Stream::receive(const Napi::CallbackInfo& info) {
   return outcomeTo(info.Env(), rdma::iwarp::receiveScattered(socket_, {parts.data(), count}));
 }
 
-/** (segments): how many bytes of them, in order, have gone, or `-errno`. */
+/** (segments): how many bytes of them, in order, have gone, or `-errno`. One of them needs no array, which costs more than all else here. */
 Napi::Value Stream::send(const Napi::CallbackInfo& info) {
+  if (info[0].IsTypedArray()) {
+    const iovec part = partFrom(env_, info[0]);
+    return outcomeTo(info.Env(), rdma::iwarp::sendGathered(socket_, {&part, 1}));
+  }
   if (!info[0].IsArray()) throw Napi::TypeError::New(info.Env(), "the segments must be an array");
   const auto segments = info[0].As<Napi::Array>();
   std::array<iovec, maxParts> parts;

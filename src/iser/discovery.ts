@@ -60,6 +60,7 @@ async function askForTargets(
     keepaliveTimeoutMs: Number.POSITIVE_INFINITY,
     managementTimeoutMs: loginTimeoutMs,
     maxCommands: 1,
+    locate: (error) => error,
     events: { ended: markEnded, asynchronousSense: () => {}, deadlineMoved: () => {} },
   });
   connection.attach(session);

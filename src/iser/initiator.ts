@@ -2,15 +2,16 @@
  * One target, as a SCSI port that stays: connects, logs in, follows redirects, drives the session
  * machine with real time, and when the session is lost logs in again with the same ISID, portal group
  * and transport (session reinstatement, RFC 7143 §6.3.5), bounded by the recovery time-out. It never
- * re-issues a command: each rejects with `NexusLostError`, and the logical unit above decides, after its
+ * re-issues a command: each fails with `NexusLostError`, and the logical unit above decides, after its
  * own checks, what is safe (I6, I7). Knows no SCSI beyond the port's contract, and which transport only by name.
  */
 
 import { sleep } from '../clock.ts';
 import { describeAt, describeError, errorCode, IserfsError, NexusLostError } from '../errors.ts';
-import type { ExecuteOptions, Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../scsi/port.ts';
+import type { Lun, PortEvent, ScsiPort, StartedCommand } from '../scsi/port.ts';
 import { CID, type Connection, type ConnectionOptions, locate, openConnection } from './connection.ts';
 import type { Traits } from './datamover/datamover.ts';
+import type { ScsiTask } from './iscsi/exchange-table.ts';
 import { describeKeys } from './iscsi/keys.ts';
 import { formatIsid, formatPortal, isSamePortal, type Portal } from './iscsi/name.ts';
 import { InitiatorSession, type SessionEvents } from './iscsi/session.ts';
@@ -136,37 +137,45 @@ export class Initiator implements ScsiPort {
 
   // ---- ScsiPort ----
 
-  execute(command: ScsiCommand, options: ExecuteOptions = {}): Promise<ScsiResult> {
-    return new Promise((resolve, reject) => {
-      const active = this.#active;
-      const { signal } = options;
-      if (active === undefined || command.nexus !== this.#nexusCount) {
-        reject(this.#noNexus());
-        return;
-      }
-      if (signal?.aborted) {
-        reject(new IserfsError('aborted', 'interrupted'));
-        return;
-      }
-      const onAbort = () => abort(new IserfsError('aborted', 'interrupted'));
-      signal?.addEventListener('abort', onAbort, { once: true }); // first: a submission can fail at once
-      const abort = active.session.submit({
-        lun: command.lun,
-        cdb: command.cdb,
-        dataIn: command.dataIn,
-        dataOut: command.dataOut,
-        timeoutMs: options.timeoutMs ?? this.#options.commandTimeoutMs,
-        succeed: (result) => {
-          signal?.removeEventListener('abort', onAbort);
-          resolve(result);
-        },
-        fail: (error) => {
-          signal?.removeEventListener('abort', onAbort);
-          reject(this.#located(error));
-        },
-      });
-      this.#armTimer();
-    });
+  start(command: StartedCommand): void {
+    const active = this.#active;
+    const { signal } = command;
+    if (active === undefined || command.nexus !== this.#nexusCount) refuse(command, this.#noNexus());
+    else if (signal === undefined) this.#submit(active.session, command);
+    else if (signal.aborted) refuse(command, new IserfsError('aborted', 'interrupted'));
+    else this.#submitAbortable(active.session, command, signal);
+  }
+
+  #submit(session: InitiatorSession, command: StartedCommand): ScsiTask | undefined {
+    const task = session.submit(command, command.timeoutMs ?? this.#options.commandTimeoutMs);
+    if (task === undefined)
+      refuse(command, this.#located(new NexusLostError('the session has ended', { mayHaveExecuted: false })));
+    return task;
+  }
+
+  #submitAbortable(session: InitiatorSession, command: StartedCommand, signal: AbortSignal): void {
+    const onAbort = () => {
+      if (task !== undefined) session.abort(task, new IserfsError('aborted', 'interrupted'));
+    };
+    const { lun, cdb, dataIn, dataOut, nexus, timeoutMs } = command;
+    const abortable: StartedCommand = {
+      lun,
+      cdb,
+      dataIn,
+      dataOut,
+      nexus,
+      timeoutMs,
+      ended: (result) => {
+        signal.removeEventListener('abort', onAbort);
+        command.ended(result);
+      },
+      failed: (error) => {
+        signal.removeEventListener('abort', onAbort);
+        command.failed(error);
+      },
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    const task = this.#submit(session, abortable);
   }
 
   async resetLogicalUnit(lun: Lun, nexus: number): Promise<void> {
@@ -192,7 +201,7 @@ export class Initiator implements ScsiPort {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Logs the session out and stops all recovery. Commands in flight reject. Resolves when the connection is closed. Idempotent. */
+  /** Logs the session out and stops all recovery. Commands in flight fail. Resolves when the connection is closed. Idempotent. */
   logout(): Promise<void> {
     this.#logout ??= this.#close();
     return this.#logout;
@@ -228,6 +237,7 @@ export class Initiator implements ScsiPort {
       keepaliveTimeoutMs: this.#options.keepaliveTimeoutMs,
       managementTimeoutMs: Math.min(this.#options.commandTimeoutMs, MANAGEMENT_TIMEOUT_MS),
       maxCommands: this.#options.maxCommands,
+      locate: (error) => this.#located(error),
       events: this.#sessionEvents(),
     });
     const { movedTo } = connection;
@@ -388,6 +398,11 @@ export class Initiator implements ScsiPort {
     this.#cancelTimer = undefined;
     this.#timerDue = Number.POSITIVE_INFINITY;
   }
+}
+
+/** Tells later: never from inside of `start`. */
+function refuse(command: StartedCommand, error: Error): void {
+  queueMicrotask(() => command.failed(error));
 }
 
 /** A task management request or logout that takes longer than this costs the session. */

@@ -216,7 +216,7 @@ export class BlockProvisioning {
 
   /**
    * GET LBA STATUS, put in order: runs without gaps from `lba` on, within the device. Undefined where the device cannot
-   * tell. As for reads (see block-transfer.ts), a hole where a write is retained may be one that a reset has made
+   * tell. As for reads (see block-commands.ts), a hole where a write is retained may be one that a reset has made
    * and nobody has reported yet.
    */
   async #statusFrom(lba: number, signal: AbortSignal | undefined): Promise<LbaStatus[] | undefined> {

@@ -4,35 +4,29 @@
  * cache leave a copy behind (`RetainedWrites`). Knows blocks, not why a command is repeated.
  */
 
-import { IserfsError } from '../errors.ts';
+import {
+  type BlockAddressing,
+  type BlockCommandParts,
+  BlockRead,
+  BlockWrite,
+  type BlockWriteOptions,
+  BoundLowered,
+} from './block-commands.ts';
 import type { SharedMemory } from './block-device.ts';
 import { type BlockRun, chunkBlocks, chunkRun, coveringBlocks } from './block-range.ts';
 import { type BufferPool, MAX_RUN, type PoolBuffer, SharedRun } from './buffer-pool.ts';
-import { readCdb, writeCdb } from './cdb.ts';
-import type { CommandRunner, Passage } from './command-runner.ts';
+import { writeCdb } from './cdb.ts';
+import type { Passage } from './command-runner.ts';
 import { type Ended, promised, tell } from './ended.ts';
-import type { Gate } from './gate.ts';
 import type { Characteristics } from './probe.ts';
-import type { Reservation, RetainedWrite, RetainedWrites } from './retained-writes.ts';
+import type { RetainedWrite } from './retained-writes.ts';
 
-export interface BlockTransferOptions {
-  readonly runner: CommandRunner;
-  readonly passage: Passage;
+export interface BlockTransferOptions extends BlockCommandParts {
   readonly pool: BufferPool;
-  readonly retained: RetainedWrites;
-  readonly gate: Gate;
-  /** Changes whenever what the device had cached may be lost. */
-  readonly epoch: () => number;
-  /** The device as it is now. */
-  readonly device: () => Characteristics;
-  /** Most bytes of one command at present, below the device's own limits. */
-  readonly maxTransfer: () => number;
 }
 
-/** How commands address the device. */
-interface Format {
-  readonly blockLength: number;
-  readonly cdbSize: 10 | 16;
+/** How ranges are cut into commands, and how these address the device. */
+interface Format extends BlockAddressing {
   readonly chunkBlocks: number;
   readonly alignment: number;
 }
@@ -43,7 +37,6 @@ const MOST_BLOCKS_OF_10 = 0xffff;
 /** An OPTIMAL TRANSFER LENGTH below this is a misunderstanding of the field. */
 const LEAST_OPTIMAL_BYTES = 64 * 1024;
 const REPLAY_DEPTH = 8;
-const MOST_REPETITIONS = 16;
 
 export class BlockTransfer {
   readonly #options: BlockTransferOptions;
@@ -58,28 +51,17 @@ export class BlockTransfer {
   read(offset: number, into: Uint8Array, signal: AbortSignal | undefined, ended: Ended): void {
     const format = this.#format();
     const run = coveringBlocks(offset, into.length, format.blockLength);
-    if (isOneCommand(run, offset, into.length, format)) {
-      const read = (told: Ended) => this.#readBlocks(run, into, format, signal, told);
-      this.#unlessBoundLowered(read, ended, () => this.#readChunks(run, offset, into, signal));
-    } else tell(this.#readChunks(run, offset, into, signal), ended);
+    if (isOneCommand(run, offset, into.length, format)) this.#readBlocks(run, into, format, signal, ended);
+    else tell(this.#readChunks(run, offset, into, signal), ended);
   }
 
   /** Writes `from` at `offset`; borrows it likewise, and where there is `memory` retains it as long as it must. Ends after GOOD for all of it. */
-  write(offset: number, from: Uint8Array, options: TransferWriteOptions, ended: Ended): void {
+  write(offset: number, from: Uint8Array, options: BlockWriteOptions, ended: Ended): void {
     const format = this.#format();
     const run = coveringBlocks(offset, from.length, format.blockLength);
-    if (isOneCommand(run, offset, from.length, format) && !this.#mustCopy(from)) {
-      const write = (told: Ended) => this.#writeBlocks(run, from, format, withMemory(options, from.length), told);
-      this.#unlessBoundLowered(write, ended, () => this.#writeChunks(run, offset, from, options));
-    } else tell(this.#writeChunks(run, offset, from, options), ended);
-  }
-
-  /** One command, and if it turned out to be too long, several. */
-  #unlessBoundLowered(one: (ended: Ended) => void, ended: Ended, several: () => Promise<void>): void {
-    one((failure) => {
-      if (failure?.error instanceof BoundLowered) tell(several(), ended);
-      else ended(failure);
-    });
+    const isOne = isOneCommand(run, offset, from.length, format) && !this.#mustCopy(from);
+    if (isOne) this.#writeBlocks(run, from, format, withMemory(options, from.length), ended);
+    else tell(this.#writeChunks(run, offset, from, options), ended);
   }
 
   #readChunks(run: BlockRun, offset: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
@@ -91,7 +73,7 @@ export class BlockTransfer {
     });
   }
 
-  #writeChunks(run: BlockRun, offset: number, from: Uint8Array, options: TransferWriteOptions): Promise<void> {
+  #writeChunks(run: BlockRun, offset: number, from: Uint8Array, options: BlockWriteOptions): Promise<void> {
     return this.#forEachChunk(run, (chunk, format) => {
       const start = chunk.lba * format.blockLength - offset;
       const end = start + chunk.blocks * format.blockLength;
@@ -123,7 +105,7 @@ export class BlockTransfer {
           const at = chunk.lba * format.blockLength - write.offset;
           const data = write.data.subarray(at, at + chunk.blocks * format.blockLength);
           try {
-            await promised((ended) => this.#issueWrite(chunk, data, format, { fua: false, passage }, ended));
+            await this.#rewrite(chunk, data, format, passage);
           } catch (error) {
             failed(write, error);
           }
@@ -157,7 +139,7 @@ export class BlockTransfer {
     start: number,
     from: Uint8Array,
     format: Format,
-    options: TransferWriteOptions,
+    options: BlockWriteOptions,
   ): Promise<void> {
     const length = chunk.blocks * format.blockLength;
     const isWhole = start >= 0 && start + length <= from.length;
@@ -210,134 +192,35 @@ export class BlockTransfer {
     }
   }
 
-  /**
-   * Where the range was written since the last SYNCHRONIZE CACHE, GOOD alone proves nothing: a reset may
-   * have taken the newer data, and the unit attention that says so may have gone to a command beside this one (see
-   * cache-flush.ts). So those are awaited, and what was read is good if no cache can have been lost.
-   */
+  /** One command, and if it turned out to be too long, several. */
   #readBlocks(run: BlockRun, into: Uint8Array, format: Format, signal: AbortSignal | undefined, ended: Ended): void {
-    this.#readOnce(run, into, format, signal, MOST_REPETITIONS, ended);
-  }
-
-  #readOnce(
-    run: BlockRun,
-    into: Uint8Array,
-    format: Format,
-    signal: AbortSignal | undefined,
-    repetitions: number,
-    ended: Ended,
-  ): void {
-    const { runner, passage, retained, gate, epoch } = this.#options;
-    const { lba, blocks } = run;
-    const cdb = readCdb({ lba, blocks, size: format.cdbSize });
-    let issuedIn = -1;
-    const onIssue = () => {
-      this.#checkLength(blocks, into.length);
-      issuedIn = epoch();
+    const told: Ended = (failure) => {
+      if (failure?.error instanceof BoundLowered) tell(this.#readChunks(run, run.lba * format.blockLength, into, signal), ended);
+      else ended(failure);
     };
-    runner.start({ cdb, dataIn: into, lba, signal, onIssue }, passage, (failure) => {
-      if (failure !== undefined || !retained.holds(lba * format.blockLength, into.length)) {
-        ended(failure);
-        return;
-      }
-      void gate.settled().then(() => {
-        if (epoch() === issuedIn) ended();
-        else if (repetitions > 1) this.#readOnce(run, into, format, signal, repetitions - 1, ended);
-        else ended({ error: new IserfsError('not-ready', 'the device was reset again and again while it was read') });
-      });
-    });
+    new BlockRead(this.#options, run, into, format, signal, told).start();
   }
 
-  /** `options.memory` is retained for as long as `data`, which lies in it, must stay. */
-  #writeBlocks(chunk: BlockRun, data: Uint8Array, format: Format, options: TransferWriteOptions, ended: Ended): void {
-    const { retained } = this.#options;
-    if (!this.#isVolatile(options)) {
-      this.#writeReserved(chunk, data, format, options, undefined, ended);
-      return;
-    }
-    const reservation = retained.tryReserve(data.length);
-    if (reservation !== undefined) this.#writeReserved(chunk, data, format, options, reservation, ended);
-    else
-      retained.reserve(data.length, options.signal).then(
-        (late) => this.#writeReserved(chunk, data, format, options, late, ended),
-        (error: unknown) => ended({ error }),
-      );
-  }
-
-  #writeReserved(
-    chunk: BlockRun,
-    data: Uint8Array,
-    format: Format,
-    options: TransferWriteOptions,
-    reservation: Reservation | undefined,
-    ended: Ended,
-  ): void {
-    const { retained, passage } = this.#options;
-    const { signal, fua, memory } = options;
-    const offset = chunk.lba * format.blockLength;
-    const onIssue = () => this.#checkLength(chunk.blocks, data.length);
-    const onGood = () => {
-      // The cache may have been switched on or off meanwhile: what holds is what the device says now.
-      if (this.#isVolatile(options)) retained.keep(offset, data, memory);
-      else retained.supersede(offset, data.length);
+  /** Likewise. `options.memory` is retained for as long as `data`, which lies in it, must stay. */
+  #writeBlocks(run: BlockRun, data: Uint8Array, format: Format, options: BlockWriteOptions, ended: Ended): void {
+    const told: Ended = (failure) => {
+      if (failure?.error instanceof BoundLowered)
+        tell(this.#writeChunks(run, run.lba * format.blockLength, data, options), ended);
+      else ended(failure);
     };
-    this.#issueWrite(chunk, data, format, { signal, fua, passage, onIssue, onGood }, (failure) => {
-      reservation?.cancel();
-      ended(failure);
-    });
+    new BlockWrite(this.#options, run, data, format, options, told).start();
   }
 
-  #isVolatile({ fua }: TransferWriteOptions): boolean {
-    return this.#options.device().writeCache !== 'none' && !fua;
-  }
-
-  #issueWrite(
-    { lba, blocks }: BlockRun,
-    data: Uint8Array,
-    format: Format,
-    options: {
-      readonly signal?: AbortSignal | undefined;
-      readonly fua: boolean;
-      readonly passage: Passage;
-      readonly onIssue?: () => void;
-      readonly onGood?: () => void;
-    },
-    ended: Ended,
-  ): void {
-    const { signal, fua, passage, onIssue, onGood } = options;
-    this.#options.runner.start(
-      {
-        cdb: writeCdb({ lba, blocks, size: format.cdbSize, fua }),
-        dataOut: data,
-        changes: { offset: lba * format.blockLength, length: data.length },
-        lba,
-        signal,
-        onIssue,
-        onGood,
-      },
-      passage,
-      ended,
-    );
+  async #rewrite({ lba, blocks }: BlockRun, data: Uint8Array, { blockLength, cdbSize }: Format, passage: Passage): Promise<void> {
+    const cdb = writeCdb({ lba, blocks, size: cdbSize });
+    const changes = { offset: lba * blockLength, length: data.length };
+    await this.#options.runner.run({ cdb, dataOut: data, changes, lba }, passage);
   }
 
   /** All chunks side by side. */
-  #forEachChunk(run: BlockRun, move: MoveChunk): Promise<void> {
+  #forEachChunk(run: BlockRun, move: (chunk: BlockRun, format: Format) => Promise<void>): Promise<void> {
     const format = this.#format();
-    return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map((chunk) => this.#moveChunk(chunk, format, move)));
-  }
-
-  async #moveChunk(chunk: BlockRun, format: Format, move: MoveChunk): Promise<void> {
-    try {
-      await move(chunk, format);
-    } catch (error) {
-      if (!(error instanceof BoundLowered)) throw error;
-      await this.#forEachChunk(chunk, move);
-    }
-  }
-
-  /** A command may wait for a session, and meet one whose transport takes less than the one for which it was cut. */
-  #checkLength(blocks: number, length: number): void {
-    if (blocks > 1 && length > this.#options.maxTransfer()) throw new BoundLowered();
+    return all([...chunkRun(run, format.chunkBlocks, format.alignment)].map((chunk) => move(chunk, format)));
   }
 
   #format(): Format {
@@ -350,20 +233,13 @@ export class BlockTransfer {
   }
 }
 
-interface TransferWriteOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly fua: boolean;
-  /** What the data lies in. */
-  readonly memory?: SharedMemory | undefined;
-}
-
 /** Whether a range is all of a run that one command moves. */
 function isOneCommand({ lba, blocks }: BlockRun, offset: number, length: number, format: Format): boolean {
   return blocks <= format.chunkBlocks && lba * format.blockLength === offset && blocks * format.blockLength === length;
 }
 
 /** `options`, without memory where `length` bytes are not worth keeping it. */
-function withMemory(options: TransferWriteOptions, length: number): TransferWriteOptions {
+function withMemory(options: BlockWriteOptions, length: number): BlockWriteOptions {
   return isWorthKeeping(options.memory, length) ? options : { signal: options.signal, fua: options.fua };
 }
 
@@ -379,11 +255,6 @@ function isWorthKeeping(memory: SharedMemory | undefined, length: number): boole
 function view(bytes: Uint8Array, start: number, end: number): Uint8Array {
   return start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
 }
-
-type MoveChunk = (chunk: BlockRun, format: Format) => Promise<void>;
-
-/** This command must be cut into shorter ones. Never leaves this file. */
-class BoundLowered extends Error {}
 
 function formatOf({ capacity, limits }: Characteristics, maxTransfer: number): Format {
   const { blockLength, lastLba } = capacity;

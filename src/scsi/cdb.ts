@@ -57,11 +57,11 @@ const TWO_TO_32 = 0x1_0000_0000;
 const lba64 = (offset: number): Field<number> => ({
   firstBit: offset * 8,
   widthBits: 64,
-  get: (view) => view.getUint32(offset) * TWO_TO_32 + view.getUint32(offset + 4),
-  set: (view, value) => {
+  get: (view, at = 0) => view.getUint32(at + offset) * TWO_TO_32 + view.getUint32(at + offset + 4),
+  set: (view, value, at = 0) => {
     if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} is no LBA`);
-    view.setUint32(offset, Math.floor(value / TWO_TO_32));
-    view.setUint32(offset + 4, value % TWO_TO_32);
+    view.setUint32(at + offset, Math.floor(value / TWO_TO_32));
+    view.setUint32(at + offset + 4, value % TWO_TO_32);
   },
 });
 
@@ -261,25 +261,40 @@ export interface AccessOptions {
 }
 
 export const readCdb = (options: AccessOptions): Uint8Array =>
-  accessCdb(options.size === 10 ? commands['read-10'] : commands['read-16'], options);
+  accessCdb(options.size === 10 ? drafts['read-10'] : drafts['read-16'], options);
 
 export const writeCdb = (options: AccessOptions): Uint8Array =>
-  accessCdb(options.size === 10 ? commands['write-10'] : commands['write-16'], options);
+  accessCdb(options.size === 10 ? drafts['write-10'] : drafts['write-16'], options);
 
 type AccessRow = CommandRow<{ lba: Field<number>; blocks: Field<number>; fua: Field<boolean> }>;
 
-/** Where `accessCdb` puts a CDB together: a view of its own for each would cost more than all the rest. */
-const draft = new Uint8Array(16);
-const draftView = viewOf(draft);
+/** Where a CDB is put together: a view of its own for each would cost more than all the rest. What is not set below stays 0. */
+interface Draft {
+  readonly row: AccessRow;
+  readonly cdb: Uint8Array;
+  readonly view: DataView;
+}
+
+function draftOf(row: AccessRow): Draft {
+  const cdb = new Uint8Array(row.length);
+  cdb[0] = row.opcode;
+  return { row, cdb, view: viewOf(cdb) };
+}
+
+const drafts = {
+  'read-10': draftOf(commands['read-10']),
+  'read-16': draftOf(commands['read-16']),
+  'write-10': draftOf(commands['write-10']),
+  'write-16': draftOf(commands['write-16']),
+};
 
 /** As `encodeCdb`, without its walk over the whole row: one of these goes with every command that moves data. */
-function accessCdb({ opcode, length, fields }: AccessRow, { lba, blocks, fua = false }: AccessOptions): Uint8Array {
-  draft.fill(0);
-  draft[0] = opcode;
-  fields.lba.set(draftView, lba);
-  fields.blocks.set(draftView, blocks);
-  fields.fua.set(draftView, fua);
-  return draft.slice(0, length);
+function accessCdb({ row, cdb, view }: Draft, { lba, blocks, fua = false }: AccessOptions): Uint8Array {
+  const { fields } = row;
+  fields.lba.set(view, lba);
+  fields.blocks.set(view, blocks);
+  fields.fua.set(view, fua);
+  return new Uint8Array(cdb);
 }
 
 /** The whole logical unit (LBA 0, 0 blocks) and IMMED = 0 unless told otherwise. */

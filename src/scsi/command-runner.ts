@@ -11,9 +11,10 @@ import { errorCode, IserfsError, NexusLostError } from '../errors.ts';
 import { abortError } from './abort.ts';
 import { cdbName } from './cdb.ts';
 import { judge } from './command-outcome.ts';
-import { type Ended, type Failure, tell } from './ended.ts';
+import { type Failure, tell } from './ended.ts';
+import { execute } from './execute.ts';
 import type { Ticket } from './gate.ts';
-import type { Lun, ScsiPort, ScsiResult } from './port.ts';
+import type { Lun, ScsiPort, ScsiResult, StartedCommand } from './port.ts';
 import type { Sense, SenseContext } from './sense.ts';
 import { Status } from './status.ts';
 
@@ -23,7 +24,7 @@ export interface ByteRange {
   readonly length: number;
 }
 
-/** One command. Its buffers are borrowed until `run` settles. */
+/** One command. Its buffers are borrowed until its end is told. */
 export interface CommandRequest {
   readonly cdb: Uint8Array;
   readonly dataIn?: Uint8Array | undefined;
@@ -36,9 +37,15 @@ export interface CommandRequest {
   /** What the command writes: nothing may overlap it until it is certain that it will not be executed any more. */
   readonly changes?: ByteRange;
   /** Called right before each time that the command goes out. */
-  readonly onIssue?: (() => void) | undefined;
+  onIssue?(): void;
   /** Called once it ended well, while its ticket is still out. */
-  readonly onGood?: (() => void) | undefined;
+  onGood?(): void;
+}
+
+/** A command for `start`. */
+export interface StartedRequest extends CommandRequest {
+  /** Called once, when the command has ended for good: without a failure, well. It does not throw. */
+  ended(failure?: Failure): void;
 }
 
 /** What stands between a command and the port. All is called while the command's ticket is out. */
@@ -101,35 +108,27 @@ export class CommandRunner {
     return this.#persist(request, passage, undefined);
   }
 
-  /** The same where the number does not matter, at less cost where all goes well at once. */
-  start(request: CommandRequest, passage: Passage, ended: Ended): void {
-    let attempt: Attempt | undefined;
+  /** The same where the number does not matter, told by a call: at less cost where all goes well at once. */
+  start(request: StartedRequest, passage: Passage): void {
+    let ticket: Ticket | undefined;
     try {
-      attempt = this.#tryIssue(request, passage);
-    } catch (error) {
-      tell(Promise.reject(error), ended);
-      return;
-    }
-    if (attempt === undefined) {
-      tell(this.#persist(request, passage, undefined), ended);
-      return;
-    }
-    const { ticket, sent } = attempt;
-    const persist = () => tell(this.#persist(request, passage, attempt), ended);
-    sent.then((result) => {
-      if (!isGood(result, request)) {
-        persist();
+      ticket = this.#tryEnter(request, passage);
+      if (ticket === undefined) {
+        this.#goOn(request, passage, undefined);
         return;
       }
-      let failure: Failure | undefined;
-      try {
-        request.onGood?.();
-      } catch (error) {
-        failure = { error };
-      }
-      ticket.leave();
-      ended(failure);
-    }, persist);
+      request.onIssue?.();
+      this.#options.port.start(new FirstAttempt(this.#options, request, passage, ticket, this.#wentWrong));
+    } catch (error) {
+      ticket?.leave();
+      tell(Promise.reject(error), (failure) => request.ended(failure));
+    }
+  }
+
+  readonly #wentWrong: WentWrong = ({ request, passage, ticket }, sent) => this.#goOn(request, passage, { ticket, sent });
+
+  #goOn(request: StartedRequest, passage: Passage, first: Attempt | undefined): void {
+    tell(this.#persist(request, passage, first), (failure) => request.ended(failure));
   }
 
   /** Until the command has ended for good. `first`: an attempt that is made already. */
@@ -137,7 +136,7 @@ export class CommandRunner {
     const attempts = new Attempts();
     let made = first;
     for (;;) {
-      const { ticket, sent } = made ?? this.#tryIssue(request, passage) ?? (await this.#issue(request, passage));
+      const { ticket, sent } = made ?? this.#tryAttempt(request, passage) ?? (await this.#attempt(request, passage));
       made = undefined;
       let step: Step;
       try {
@@ -163,27 +162,27 @@ export class CommandRunner {
     }
   }
 
+  async #attempt(request: CommandRequest, passage: Passage): Promise<Attempt> {
+    const ticket = await this.#enter(request, passage);
+    return { ticket, sent: this.#send(request, ticket) };
+  }
+
   /** Undefined where the passage makes it wait. */
-  #tryIssue(request: CommandRequest, passage: Passage): Attempt | undefined {
-    if (request.signal?.aborted === true) throw abortError(request.signal);
-    const ticket = passage.tryEnter(request);
-    return ticket === undefined ? undefined : this.#send(request, ticket);
+  #tryAttempt(request: CommandRequest, passage: Passage): Attempt | undefined {
+    const ticket = this.#tryEnter(request, passage);
+    return ticket === undefined ? undefined : { ticket, sent: this.#send(request, ticket) };
   }
 
-  async #issue(request: CommandRequest, passage: Passage): Promise<Attempt> {
-    return this.#send(request, await this.#enter(request, passage));
-  }
-
-  #send(request: CommandRequest, ticket: Ticket): Attempt {
+  async #send(request: CommandRequest, { nexus }: Ticket): Promise<ScsiResult> {
     const { port, lun, commandTimeoutMs: timeoutMs } = this.#options;
     const { cdb, dataIn, dataOut, signal } = request;
-    try {
-      request.onIssue?.();
-      return { ticket, sent: port.execute({ lun, cdb, nexus: ticket.nexus, dataIn, dataOut }, { timeoutMs, signal }) };
-    } catch (error) {
-      ticket.leave();
-      throw error;
-    }
+    request.onIssue?.();
+    return await execute(port, { lun, cdb, dataIn, dataOut, nexus, timeoutMs, signal });
+  }
+
+  #tryEnter(request: CommandRequest, passage: Passage): Ticket | undefined {
+    if (request.signal?.aborted === true) throw abortError(request.signal);
+    return passage.tryEnter(request);
   }
 
   async #enter(request: CommandRequest, passage: Passage): Promise<Ticket> {
@@ -225,7 +224,7 @@ export class CommandRunner {
     }
   }
 
-  /** The command has no status. A time-out may be tried again because the port vouches for the abort (see `ScsiPort.execute`). */
+  /** The command has no status. A time-out may be tried again because the port vouches for the abort (see `ScsiPort.start`). */
   #rejected(error: unknown, request: CommandRequest, passage: Passage, ticket: Ticket, attempts: Attempts): Step {
     if (error instanceof NexusLostError) {
       passage.onNexusLost(error, ticket, request);
@@ -260,6 +259,63 @@ type Step = 'done' | 'again' | 'wait';
 interface Attempt {
   readonly ticket: Ticket;
   readonly sent: Promise<ScsiResult>;
+}
+
+type WentWrong = (attempt: FirstAttempt, sent: Promise<ScsiResult>) => void;
+
+/** A command that goes out for the first time. Where it ends well that is all; `wentWrong` is told of everything else. */
+class FirstAttempt implements StartedCommand {
+  readonly request: StartedRequest;
+  readonly passage: Passage;
+  readonly ticket: Ticket;
+  readonly lun: Lun;
+  readonly cdb: Uint8Array;
+  readonly dataIn: Uint8Array | undefined;
+  readonly dataOut: Uint8Array | undefined;
+  readonly nexus: number;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly #wentWrong: WentWrong;
+
+  constructor(
+    { lun, commandTimeoutMs }: CommandRunnerOptions,
+    request: StartedRequest,
+    passage: Passage,
+    ticket: Ticket,
+    wentWrong: WentWrong,
+  ) {
+    this.request = request;
+    this.passage = passage;
+    this.ticket = ticket;
+    this.lun = lun;
+    this.cdb = request.cdb;
+    this.dataIn = request.dataIn;
+    this.dataOut = request.dataOut;
+    this.nexus = ticket.nexus;
+    this.timeoutMs = commandTimeoutMs;
+    this.signal = request.signal;
+    this.#wentWrong = wentWrong;
+  }
+
+  ended(result: ScsiResult): void {
+    const { request, ticket } = this;
+    if (!isGood(result, request)) {
+      this.#wentWrong(this, Promise.resolve(result));
+      return;
+    }
+    let failure: Failure | undefined;
+    try {
+      request.onGood?.();
+    } catch (error) {
+      failure = { error };
+    }
+    ticket.leave();
+    request.ended(failure);
+  }
+
+  failed(error: Error): void {
+    this.#wentWrong(this, Promise.reject(error));
+  }
 }
 
 /** What one command has been through. */

@@ -14,8 +14,6 @@ export interface Ticket {
   leave(): void;
 }
 
-type OutTicket = Ticket & Placed;
-
 type GateState =
   | { readonly type: 'open'; readonly nexus: number }
   | { readonly type: 'closed' }
@@ -117,16 +115,16 @@ export class Gate {
   }
 
   #issue(nexus: number): Ticket {
-    const ticket: OutTicket = { nexus, leave: () => this.#takeBack(ticket), place: UNPLACED };
+    const ticket = new OutTicket(nexus, this.#takeBack);
     this.#out.add(ticket);
     return ticket;
   }
 
-  #takeBack(ticket: OutTicket): void {
+  readonly #takeBack = (ticket: OutTicket): void => {
     if (!this.#out.delete(ticket)) throw new Error('a ticket was given back twice');
     if (this.#watchers.size > 0) this.#tellWatchers(ticket);
     if (this.#waiters.size > 0) this.#admit();
-  }
+  };
 
   #tellWatchers(ticket: Ticket): void {
     for (const watcher of this.#watchers) {
@@ -143,5 +141,20 @@ export class Gate {
       this.#waiters.delete(waiter);
       waiter.grant(this.#issue(this.#state.nexus));
     }
+  }
+}
+
+class OutTicket implements Ticket, Placed {
+  readonly nexus: number;
+  place = UNPLACED;
+  readonly #takeBack: (ticket: OutTicket) => void;
+
+  constructor(nexus: number, takeBack: (ticket: OutTicket) => void) {
+    this.nexus = nexus;
+    this.#takeBack = takeBack;
+  }
+
+  leave(): void {
+    this.#takeBack(this);
   }
 }

@@ -3,7 +3,7 @@
  * together and holds what they share; each idea has its own file: what is asked at attach (probe.ts), how
  * one command is driven (command-runner.ts), the gate that all commands pass (gate.ts), what happens when
  * the nexus is lost or a unit attention comes (recovery.ts, fence.ts), how ranges become commands
- * (block-transfer.ts), how they become zeros and where holes are (block-provisioning.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
+ * (block-transfer.ts, block-commands.ts), how they become zeros and where holes are (block-provisioning.ts), what is written again after a cache was lost (retained-writes.ts) and what a flush
  * proves (cache-flush.ts). Must not know which transport the port uses, nor who reads and writes.
  */
 
@@ -94,6 +94,18 @@ const passingErrors: ReadonlySet<string> = new Set([
   'recovery-timeout',
 ]);
 
+/** A read or write under way. */
+interface UnitRequest {
+  readonly kind: 'read' | 'write';
+  readonly offset: number;
+  readonly length: number;
+  readonly signal: AbortSignal | undefined;
+  readonly startedAt: number;
+  readonly begin: (ended: Ended) => void;
+  readonly force: (() => Promise<void>) | undefined;
+  readonly told: Ended;
+}
+
 export class LogicalUnit implements BlockDevice, AsyncDisposable {
   readonly lun: Lun;
   /** Portal, target and LUN, for messages. */
@@ -124,7 +136,7 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
 
   /**
    * Probes the unit at `lun` and resolves with it, ready for use. Rejects with `logical-unit-gone` where
-   * there is none, `unsupported` where it is larger than 2^53 - 1 bytes, and as `ScsiPort.execute`.
+   * there is none, `unsupported` where it is larger than 2^53 - 1 bytes, and as `ScsiPort.start` fails.
    * A unit that is no disk has an identity, and no bytes (`hasImage`).
    */
   static async attach(port: ScsiPort, lun: Lun, options: LogicalUnitOptions): Promise<LogicalUnit> {
@@ -272,61 +284,34 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
 
   /** `read`, told by a call. */
   startRead(offset: number, into: Uint8Array, told: Ended, signal?: AbortSignal): void {
-    const begin = (ended: Ended) => {
-      if (into.length > 0) this.#transfer.read(offset, into, signal, ended);
-      else ended();
-    };
-    this.#lockedTransfer('read', offset, into.length, signal, begin, undefined, told);
+    const begin = (ended: Ended) => this.#transfer.read(offset, into, signal, ended);
+    this.#begin({
+      kind: 'read',
+      offset,
+      length: into.length,
+      signal,
+      startedAt: this.#clock.now(),
+      begin,
+      force: undefined,
+      told,
+    });
   }
 
   write(offset: number, from: Uint8Array, options: WriteOptions = {}): Promise<void> {
     const { signal, memory } = options;
     const forced = options.fua === true && this.info.volatileCache;
     const fua = forced && this.#known.disk.dpoFua;
-    const begin = (ended: Ended) => {
-      if (from.length > 0) this.#transfer.write(offset, from, { signal, fua, memory }, ended);
-      else ended();
-    };
+    const begin = (ended: Ended) => this.#transfer.write(offset, from, { signal, fua, memory }, ended);
     const force = forced && !fua ? () => this.#flush.flush(signal) : undefined;
-    return promised((told) => this.#lockedTransfer('write', offset, from.length, signal, begin, force, told));
+    return promised((told) =>
+      this.#begin({ kind: 'write', offset, length: from.length, signal, startedAt: this.#clock.now(), begin, force, told }),
+    );
   }
 
-  /**
-   * Locks the range for what `begin` begins, forces what was written by `force`, without the lock, and counts how all of
-   * it ends before `told` is called.
-   */
-  #lockedTransfer(
-    kind: 'read' | 'write',
-    offset: number,
-    length: number,
-    signal: AbortSignal | undefined,
-    begin: (ended: Ended) => void,
-    force: (() => Promise<void>) | undefined,
-    told: Ended,
-  ): void {
-    const start = this.#clock.now();
+  /** Locks the range for what `begin` begins, forces what was written, without the lock, and counts how all of it ends. */
+  #begin(request: UnitRequest): void {
+    const { kind, offset, length, signal } = request;
     const mode = kind === 'read' ? 'shared' : 'exclusive';
-    const fail = (error: unknown) => {
-      this.#statistics.failed(kind, error, this.#clock.now() - start);
-      told({ error });
-    };
-    const succeed = () => {
-      this.#statistics.succeeded(kind, length, this.#clock.now() - start);
-      told();
-    };
-    const run = (release: () => void) => {
-      const ended = (failure?: Failure) => {
-        release();
-        if (failure !== undefined) fail(failure.error);
-        else if (force === undefined) succeed();
-        else force().then(succeed, fail);
-      };
-      try {
-        begin(ended);
-      } catch (error) {
-        ended({ error });
-      }
-    };
     let release: (() => void) | undefined;
     try {
       if (kind === 'write' && this.info.writeProtected) {
@@ -334,11 +319,44 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
       }
       release = this.#tryLock(offset, length, mode, signal);
     } catch (error) {
-      fail(error);
+      this.#failed(request, error);
       return;
     }
-    if (release !== undefined) run(release);
-    else this.#lock(offset, length, mode, signal).then(run, fail);
+    if (release !== undefined) this.#run(request, release);
+    else
+      this.#lock(offset, length, mode, signal).then(
+        (late) => this.#run(request, late),
+        (error: unknown) => this.#failed(request, error),
+      );
+  }
+
+  #run(request: UnitRequest, release: () => void): void {
+    const ended = (failure?: Failure) => {
+      release();
+      if (failure !== undefined) this.#failed(request, failure.error);
+      else if (request.force === undefined) this.#succeeded(request);
+      else
+        request.force().then(
+          () => this.#succeeded(request),
+          (error: unknown) => this.#failed(request, error),
+        );
+    };
+    try {
+      if (request.length > 0) request.begin(ended);
+      else ended();
+    } catch (error) {
+      ended({ error });
+    }
+  }
+
+  #succeeded({ kind, length, startedAt, told }: UnitRequest): void {
+    this.#statistics.succeeded(kind, length, this.#clock.now() - startedAt);
+    told();
+  }
+
+  #failed({ kind, startedAt, told }: UnitRequest, error: unknown): void {
+    this.#statistics.failed(kind, error, this.#clock.now() - startedAt);
+    told({ error });
   }
 
   /** The range is locked, and zeroed, piece by piece. */

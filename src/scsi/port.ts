@@ -7,7 +7,7 @@
 /** A logical unit number: the 8 bytes of the SAM LUN structure as one big-endian integer. `lun.ts` makes and reads them. */
 export type Lun = bigint;
 
-/** One SCSI command. Buffers are borrowed from `execute()` until its promise settles, and no longer. */
+/** One SCSI command. Buffers are borrowed from `start()` until the end of the command is told, and no longer. */
 export interface ScsiCommand {
   readonly lun: Lun;
   /** 6 to 16 bytes. */
@@ -17,10 +17,21 @@ export interface ScsiCommand {
   /** The data of a WRITE-like command. */
   readonly dataOut?: Uint8Array | undefined;
   /**
-   * The I_T nexus that the command is meant for. A port on another nexus by now rejects it unsent, so
+   * The I_T nexus that the command is meant for. A port on another nexus by now fails it unsent, so
    * that nothing overtakes the checks that come with a new nexus.
    */
   readonly nexus: number;
+  /** How long it may take before it is aborted; absent: as long as the port allows. */
+  readonly timeoutMs?: number | undefined;
+  /** Has it aborted. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A command with whom to tell how it ends: exactly one of the two methods is called, once, and never from inside of `start()`. They do not throw. */
+export interface StartedCommand extends ScsiCommand {
+  ended(result: ScsiResult): void;
+  /** It has no status. See `ScsiPort.start`. */
+  failed(error: Error): void;
 }
 
 /** How a command ended. A status other than GOOD is a result, not an exception. */
@@ -33,19 +44,14 @@ export interface ScsiResult {
   readonly transferred: number;
 }
 
-export interface ExecuteOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly timeoutMs?: number;
-}
-
 /** What a port tells of its own accord. */
 export type PortEvent =
-  /** The nexus `nexus` is gone. Commands in flight reject with `NexusLostError`. */
+  /** The nexus `nexus` is gone. Commands in flight fail with `NexusLostError`. */
   | { readonly type: 'nexus-lost'; readonly nexus: number; readonly reason: Error }
   | { readonly type: 'nexus-established'; readonly nexus: number }
   /**
    * No nexus came within the recovery time-out: until another `nexus-established`, which may still come
-   * when the target does, every command rejects with `reason` at once.
+   * when the target does, every command fails with `reason` at once.
    */
   | { readonly type: 'failed'; readonly reason: Error }
   /** The target reported sense data outside of any command (asynchronous event, RFC 7143 §11.9.1). */
@@ -58,15 +64,15 @@ export interface ScsiPort {
   /** Portal and target name, for messages. */
   readonly description: string;
   /**
-   * Sends one command and resolves with its status. Many may be in flight; the target may execute
-   * them in any order.
-   * Rejects with `NexusLostError` where the nexus is gone before the status came, with code
-   * `command-timeout` where the command was aborted for taking too long (the target has confirmed the
+   * Sends one command, and tells it with which status it has ended. Many may be in flight; the target may
+   * execute them in any order. `execute.ts` makes a promise of it.
+   * The command fails with `NexusLostError` where the nexus is gone before the status came, with code
+   * `command-timeout` where it was aborted for taking too long (the target has confirmed the
    * abort: it holds no reference to the buffers and will not execute it later), with code `aborted`
    * after `signal`, under the same guarantee.
    */
-  execute(command: ScsiCommand, options?: ExecuteOptions): Promise<ScsiResult>;
-  /** LOGICAL UNIT RESET: resolves when the target reports that all tasks of the logical unit are gone. Rejects as `execute`, or `unsupported`. */
+  start(command: StartedCommand): void;
+  /** LOGICAL UNIT RESET: resolves when the target reports that all tasks of the logical unit are gone. Rejects as `start` fails, or `unsupported`. */
   resetLogicalUnit(lun: Lun, nexus: number): Promise<void>;
   /** Resolves with the nexus when there is one; rejects with `recovery-timeout` (at once while recovery has failed) or the reason why none will come. */
   established(): Promise<number>;

@@ -29,7 +29,7 @@ const MOST_LOST_NEXUSES = 5;
 /**
  * The LUNs of the target, each once, in its order. A target that refuses REPORT LUNS at LUN 0 is asked at
  * the well-known logical unit; one that refuses it altogether is taken to have LUN 0. Rejects as
- * `ScsiPort.execute`.
+ * `ScsiPort.start` fails.
  */
 export async function reportLuns(port: ScsiPort, options: ScanOptions = {}): Promise<Lun[]> {
   for (const lun of [LUN_0, REPORT_LUNS_WELL_KNOWN]) {

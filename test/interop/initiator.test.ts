@@ -15,6 +15,7 @@ import { Initiator, type InitiatorOptions } from '../../src/iser/initiator.ts';
 import type { ChapOptions } from '../../src/iser/iscsi/login.ts';
 import { makeIsid } from '../../src/iser/iscsi/name.ts';
 import { inquiryCdb, readCapacity16Cdb, readCdb, testUnitReadyCdb, writeCdb } from '../../src/scsi/cdb.ts';
+import { execute } from '../../src/scsi/execute.ts';
 import { decodeStandardInquiry } from '../../src/scsi/inquiry.ts';
 import { lunFromNumber } from '../../src/scsi/lun.ts';
 import type { PortEvent } from '../../src/scsi/port.ts';
@@ -69,14 +70,14 @@ const credentials = ({ user, secret }: { user: string; secret: string }) => ({ u
 
 /** tgtd reports a unit attention at every login: takes it, so that the next command is executed. */
 async function takeUnitAttention(initiator: Initiator): Promise<void> {
-  const first = await initiator.execute({ lun: LUN, cdb: testUnitReadyCdb(), nexus: await initiator.established() });
+  const first = await execute(initiator, { lun: LUN, cdb: testUnitReadyCdb(), nexus: await initiator.established() });
   expect(first).toMatchObject({ status: 2 });
   expect([...first.sense.subarray(2, 3), ...first.sense.subarray(12, 14)]).toEqual([6, 0x29, 0]);
 }
 
 async function readBlocks(initiator: Initiator, lba: number, blocks: number): Promise<Uint8Array> {
   const dataIn = new Uint8Array(blocks * 512);
-  const result = await initiator.execute({
+  const result = await execute(initiator, {
     lun: LUN,
     cdb: readCdb({ lba, blocks, size: 16 }),
     dataIn,
@@ -88,7 +89,7 @@ async function readBlocks(initiator: Initiator, lba: number, blocks: number): Pr
 
 async function writeBlocks(initiator: Initiator, lba: number, dataOut: Uint8Array): Promise<void> {
   const cdb = writeCdb({ lba, blocks: dataOut.length / 512, size: 16 });
-  const result = await initiator.execute({ lun: LUN, cdb, dataOut, nexus: await initiator.established() });
+  const result = await execute(initiator, { lun: LUN, cdb, dataOut, nexus: await initiator.established() });
   expect(result).toMatchObject({ status: 0 });
 }
 
@@ -121,7 +122,7 @@ describe('the eight steps', () => {
 
     await takeUnitAttention(initiator);
     const dataIn = new Uint8Array(96);
-    const inquiry = await initiator.execute({
+    const inquiry = await execute(initiator, {
       lun: LUN,
       cdb: inquiryCdb({ length: dataIn.length }),
       dataIn,
@@ -141,7 +142,7 @@ describe('the eight steps', () => {
     await takeUnitAttention(initiator);
     const dataIn = new Uint8Array(4096).fill(0xee);
     const nexus = await initiator.established();
-    const result = await initiator.execute({ lun: LUN, cdb: readCapacity16Cdb({ length: 4096 }), dataIn, nexus });
+    const result = await execute(initiator, { lun: LUN, cdb: readCapacity16Cdb({ length: 4096 }), dataIn, nexus });
     expect(result.status).toBe(0);
     expect(result.transferred).toBeLessThan(4096);
     expect(result.transferred).toBeGreaterThanOrEqual(12);
@@ -230,14 +231,14 @@ describe('loss of the target', () => {
     await takeUnitAttention(initiator);
     const nexus = await initiator.established();
     tgtd.stall();
-    const interrupted = initiator.execute({ lun: LUN, cdb: testUnitReadyCdb(), nexus });
+    const interrupted = execute(initiator, { lun: LUN, cdb: testUnitReadyCdb(), nexus });
     interrupted.catch(() => {});
     await tgtd.kill();
     await expect(interrupted).rejects.toMatchObject({ code: 'connection-lost', mayHaveExecuted: true });
     expect(initiator.nexus).toBeUndefined();
     await tgtd.restart();
     expect(await initiator.established()).toBe(nexus + 1);
-    await expect(initiator.execute({ lun: LUN, cdb: testUnitReadyCdb(), nexus })).rejects.toMatchObject({
+    await expect(execute(initiator, { lun: LUN, cdb: testUnitReadyCdb(), nexus })).rejects.toMatchObject({
       mayHaveExecuted: false,
     });
     await takeUnitAttention(initiator);
@@ -275,12 +276,12 @@ describe('loss of the target', () => {
     await takeUnitAttention(initiator);
     const nexus = await initiator.established();
     tgtd.stall();
-    const slow = initiator.execute({ lun: LUN, cdb: testUnitReadyCdb(), nexus }, { timeoutMs: 300 });
+    const slow = execute(initiator, { lun: LUN, cdb: testUnitReadyCdb(), nexus, timeoutMs: 300 });
     slow.catch(() => {});
     setTimeout(() => tgtd.resume(), 800);
     // The stalled target executes the command as it wakes up, before it sees the abort.
     await expect(slow).resolves.toMatchObject({ status: 0 });
-    await expect(initiator.execute({ lun: LUN, cdb: testUnitReadyCdb(), nexus })).resolves.toMatchObject({ status: 0 });
+    await expect(execute(initiator, { lun: LUN, cdb: testUnitReadyCdb(), nexus })).resolves.toMatchObject({ status: 0 });
     await initiator.logout();
   });
 

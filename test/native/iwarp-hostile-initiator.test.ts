@@ -8,6 +8,7 @@ import type { IserHeader } from '../../src/iser/datamover/iser-header.ts';
 import { Initiator } from '../../src/iser/initiator.ts';
 import { pdu } from '../../src/iser/iscsi/pdu.ts';
 import { iwarpProvider, rdmaMemory } from '../../src/iser/rdma/native-provider.ts';
+import { execute } from '../../src/scsi/execute.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import { countedMemory, countedProvider } from '../support/counted-memory.ts';
 import { EmbeddedTarget } from '../support/embedded-target.ts';
@@ -269,7 +270,7 @@ describe('the embedded target, when one initiator', () => {
     });
     neighbour = await connect(attacked);
     // The unit attention of a new nexus.
-    await neighbour.execute({ lun: 0n, cdb: new Uint8Array(6), nexus: neighbour.nexus ?? 0 });
+    await execute(neighbour, { lun: 0n, cdb: new Uint8Array(6), nexus: neighbour.nexus ?? 0 });
   });
 
   afterAll(async () => {
@@ -369,7 +370,7 @@ describe('the embedded target, when one initiator', () => {
   /** The neighbour reads what was there, from the same unit. */
   async function expectServed(): Promise<void> {
     const run = memory.run(LENGTH);
-    const result = await neighbour.execute({ lun: 0n, cdb: cdb10(0x28, 512), dataIn: run, nexus: neighbour.nexus ?? 0 });
+    const result = await execute(neighbour, { lun: 0n, cdb: cdb10(0x28, 512), dataIn: run, nexus: neighbour.nexus ?? 0 });
     expect(result).toMatchObject({ status: 0, transferred: LENGTH });
     expect(Buffer.compare(run, contents.subarray(512 * 512, 512 * 512 + LENGTH))).toBe(0);
     memory.accept(run);

@@ -7,6 +7,7 @@ import { Initiator } from '../../src/iser/initiator.ts';
 import { type Pdu, pdu } from '../../src/iser/iscsi/pdu.ts';
 import { iwarpProvider, rdmaMemory } from '../../src/iser/rdma/native-provider.ts';
 import type { RemoteMemory } from '../../src/iser/rdma/provider.ts';
+import { execute } from '../../src/scsi/execute.ts';
 import type { ScsiResult } from '../../src/scsi/port.ts';
 import { countedMemory, countedProvider } from '../support/counted-memory.ts';
 import { GuardedMemory } from '../support/guarded-memory.ts';
@@ -270,8 +271,8 @@ describe('a session with a target that', () => {
       const initiator = await connect(listener, transport);
       const target = await accepting;
       // Neither from the provider's memory: it is copied.
-      const reading = initiator.execute({ lun: 0n, cdb: READ, dataIn: new Uint8Array(LENGTH), nexus: initiator.nexus ?? 0 });
-      const writing = initiator.execute({ lun: 0n, cdb: WRITE, dataOut: data, nexus: initiator.nexus ?? 0 });
+      const reading = execute(initiator, { lun: 0n, cdb: READ, dataIn: new Uint8Array(LENGTH), nexus: initiator.nexus ?? 0 });
+      const writing = execute(initiator, { lun: 0n, cdb: WRITE, dataOut: data, nexus: initiator.nexus ?? 0 });
       const outcome = Promise.allSettled([reading, writing]);
       const { header } = await target.command();
       await target.command();
@@ -373,7 +374,7 @@ class Session implements AsyncDisposable {
   }
 
   execute(cdb: Uint8Array, buffers: { readonly dataIn?: Uint8Array; readonly dataOut?: Uint8Array }): Promise<ScsiResult> {
-    return this.initiator.execute({ lun: 0n, cdb, ...buffers, nexus: this.initiator.nexus ?? 0 });
+    return execute(this.initiator, { lun: 0n, cdb, ...buffers, nexus: this.initiator.nexus ?? 0 });
   }
 
   /** Why the nexus went, with all causes. */

@@ -20,6 +20,7 @@ import { decodeText } from '../../src/iser/iscsi/text.ts';
 import { IscsiTarget, type TargetPortal } from '../../src/iser/target.ts';
 import { inquiryCdb, testUnitReadyCdb } from '../../src/scsi/cdb.ts';
 import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
+import { execute } from '../../src/scsi/execute.ts';
 import { decodeStandardInquiry } from '../../src/scsi/inquiry.ts';
 import { lunFromNumber } from '../../src/scsi/lun.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
@@ -333,8 +334,8 @@ export function eightSteps(name: string, makeTransports: () => SteppedTransports
 
       const initiator = await steps.logIn();
       const nexus = await initiator.established();
-      const attention = await initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus });
-      const ready = await initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus });
+      const attention = await execute(initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus });
+      const ready = await execute(initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus });
       // A new nexus has a unit attention, 29/00, to be told first (SAM).
       expect([attention.status, [...attention.sense.subarray(12, 14)], ready.status]).toEqual([2, [0x29, 0], 0]);
       const seen = await steps.observed.connection(1);
@@ -354,7 +355,7 @@ export function eightSteps(name: string, makeTransports: () => SteppedTransports
       for (const [index, lun] of luns.entries()) {
         const dataIn = new Uint8Array(96);
         const command = { lun, cdb: inquiryCdb({ length: dataIn.length }), dataIn, nexus: await initiator.established() };
-        expect(await initiator.execute(command)).toMatchObject({ status: 0, transferred: dataIn.length });
+        expect(await execute(initiator, command)).toMatchObject({ status: 0, transferred: dataIn.length });
         expect(decodeStandardInquiry(dataIn)).toMatchObject({
           vendor: 'ISERFS',
           product: productOf(LUNS[index] ?? 0),

@@ -11,7 +11,8 @@
 
 import type { Clock } from '../../src/clock.ts';
 import { IserfsError, NexusLostError } from '../../src/errors.ts';
-import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult } from '../../src/scsi/port.ts';
+import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult, StartedCommand } from '../../src/scsi/port.ts';
+import { tellCommand } from './started-command.ts';
 
 export interface DiskOptions {
   readonly blockLength: number;
@@ -125,30 +126,26 @@ export class ScriptedPort implements ScsiPort {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  execute(
-    command: ScsiCommand,
-    options: { readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
-  ): Promise<ScsiResult> {
+  start(command: StartedCommand): void {
     if (command.nexus !== this.#nexus) {
-      return Promise.reject(new NexusLostError('another nexus by now', { mayHaveExecuted: false }));
+      tellCommand(command, Promise.reject(new NexusLostError('another nexus by now', { mayHaveExecuted: false })));
+      return;
     }
     this.received.push({ opcode: command.cdb[0] ?? 0, cdb: Uint8Array.from(command.cdb), nexus: command.nexus });
-    return new Promise((resolve, reject) => {
-      const task = this.#taskOf(command, (outcome) => {
-        for (const cancel of task.cancelTimers) cancel();
-        this.#tasks.delete(task);
-        task.settled = true;
-        if (outcome instanceof Error) reject(outcome);
-        else resolve(outcome);
-      });
-      this.#watch(task);
-      this.#tasks.add(task);
-      options.signal?.addEventListener('abort', () => {
-        if (!task.settled) task.settle(new IserfsError('aborted', 'aborted by the test'));
-      });
-      if (this.stall?.(command) === true) this.#after(task, options.timeoutMs ?? 30_000, () => this.#timeOut(task));
-      else this.#after(task, this.#latency('execute', command), () => this.#process(task));
+    const task = this.#taskOf(command, (outcome) => {
+      for (const cancel of task.cancelTimers) cancel();
+      this.#tasks.delete(task);
+      task.settled = true;
+      if (outcome instanceof Error) command.failed(outcome);
+      else command.ended(outcome);
     });
+    this.#watch(task);
+    this.#tasks.add(task);
+    command.signal?.addEventListener('abort', () => {
+      if (!task.settled) task.settle(new IserfsError('aborted', 'aborted by the test'));
+    });
+    if (this.stall?.(command) === true) this.#after(task, command.timeoutMs ?? 30_000, () => this.#timeOut(task));
+    else this.#after(task, this.#latency('execute', command), () => this.#process(task));
   }
 
   async resetLogicalUnit(_lun: Lun, nexus: number): Promise<void> {

@@ -7,10 +7,11 @@
 import type { Clock } from '../../src/clock.ts';
 import { IserfsError, NexusLostError } from '../../src/errors.ts';
 import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
-import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult, ServerTask } from '../../src/scsi/port.ts';
+import type { Lun, PortEvent, ScsiCommand, ScsiPort, ScsiResult, ServerTask, StartedCommand } from '../../src/scsi/port.ts';
 import { VolatileCacheMedium } from '../../src/scsi/volatile-cache-medium.ts';
 import { Power } from './power.ts';
 import type { Injection } from './scripted-port.ts';
+import { tellCommand } from './started-command.ts';
 
 export interface ServerPortOptions {
   readonly clock: Clock;
@@ -72,44 +73,42 @@ export class ServerPort implements ScsiPort {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  execute(
-    command: ScsiCommand,
-    options: { readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
-  ): Promise<ScsiResult> {
+  start(command: StartedCommand): void {
     const { nexus } = command;
-    if (nexus !== this.#nexus) return Promise.reject(new NexusLostError('another nexus by now', { mayHaveExecuted: false }));
-    return new Promise((resolve, reject) => {
-      const task: Task = {
-        command,
-        abort: new AbortController(),
-        data: undefined,
-        begun: false,
-        cancel: () => {},
-        settle: (outcome) => {
-          if (!this.#tasks.delete(task)) return;
-          if (outcome instanceof Error) reject(outcome);
-          else resolve(outcome);
-        },
-      };
-      this.#tasks.add(task);
-      options.signal?.addEventListener('abort', () => {
-        task.cancel();
-        task.abort.abort();
-        task.settle(new IserfsError('aborted', 'aborted by the test'));
-      });
-      const injected = this.inject?.(command);
-      if (injected !== undefined) {
-        const result = {
-          status: injected.status,
-          sense: injected.sense ?? new Uint8Array(0),
-          transferred: injected.transferred ?? 0,
-        };
-        this.#after(task, () => task.settle(result));
-      } else if (this.stall?.(command) === true) {
-        const stalled = () => task.settle(new IserfsError('command-timeout', 'no status in time; the task is aborted'));
-        task.cancel = this.#options.clock.schedule(options.timeoutMs ?? 30_000, stalled);
-      } else this.#after(task, () => void this.#run(task, nexus));
+    if (nexus !== this.#nexus) {
+      tellCommand(command, Promise.reject(new NexusLostError('another nexus by now', { mayHaveExecuted: false })));
+      return;
+    }
+    const task: Task = {
+      command,
+      abort: new AbortController(),
+      data: undefined,
+      begun: false,
+      cancel: () => {},
+      settle: (outcome) => {
+        if (!this.#tasks.delete(task)) return;
+        if (outcome instanceof Error) command.failed(outcome);
+        else command.ended(outcome);
+      },
+    };
+    this.#tasks.add(task);
+    command.signal?.addEventListener('abort', () => {
+      task.cancel();
+      task.abort.abort();
+      task.settle(new IserfsError('aborted', 'aborted by the test'));
     });
+    const injected = this.inject?.(command);
+    if (injected !== undefined) {
+      const result = {
+        status: injected.status,
+        sense: injected.sense ?? new Uint8Array(0),
+        transferred: injected.transferred ?? 0,
+      };
+      this.#after(task, () => task.settle(result));
+    } else if (this.stall?.(command) === true) {
+      const stalled = () => task.settle(new IserfsError('command-timeout', 'no status in time; the task is aborted'));
+      task.cancel = this.#options.clock.schedule(command.timeoutMs ?? 30_000, stalled);
+    } else this.#after(task, () => void this.#run(task, nexus));
   }
 
   async resetLogicalUnit(lun: Lun, nexus: number): Promise<void> {

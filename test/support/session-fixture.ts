@@ -1,7 +1,8 @@
+import type { IserfsError } from '../../src/errors.ts';
 import type { LoginResult } from '../../src/iser/iscsi/login.ts';
 import { type Pdu, pdu, RESERVED_TAG, type TargetControlPdu } from '../../src/iser/iscsi/pdu.ts';
 import { InitiatorSession } from '../../src/iser/iscsi/session.ts';
-import type { ScsiResult } from '../../src/scsi/port.ts';
+import type { ScsiResult, StartedCommand } from '../../src/scsi/port.ts';
 import { RecordingDatamover } from './recording-datamover.ts';
 
 export const FIRST_CMD_SN = 100;
@@ -31,6 +32,7 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
     keepaliveTimeoutMs: 5000,
     managementTimeoutMs: 10_000,
     maxCommands: 128,
+    locate: (error) => error,
     events: {
       ended: (reason, waitMs) => ended.push({ reason, waitMs }),
       asynchronousSense: (lun, sense) => asynchronous.push({ lun, sense }),
@@ -53,22 +55,26 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
     },
     submit(command: { dataIn?: Uint8Array; dataOut?: Uint8Array; timeoutMs?: number; lun?: bigint } = {}) {
       const outcome: { result?: ScsiResult; error?: Error; count: number } = { count: 0 };
-      const abort = session.submit({
+      const started: StartedCommand = {
         lun: command.lun ?? 0n,
         cdb: new Uint8Array(16),
-        timeoutMs: command.timeoutMs ?? 30_000,
+        nexus: 1,
         ...(command.dataIn ? { dataIn: command.dataIn } : {}),
         ...(command.dataOut ? { dataOut: command.dataOut } : {}),
-        succeed: (result) => {
+        ended: (result) => {
           outcome.result = result;
           outcome.count++;
         },
-        fail: (error) => {
+        failed: (error) => {
           outcome.error = error;
           outcome.count++;
         },
-      });
-      return { outcome, abort };
+      };
+      const task = session.submit(started, command.timeoutMs ?? 30_000);
+      const abort = (reason: IserfsError) => {
+        if (task !== undefined) session.abort(task, reason);
+      };
+      return { outcome, isTaken: task !== undefined, abort };
     },
     /** Sends a PDU to the session, numbered as a well-behaved target would. */
     receive(source: TargetControlPdu, transferred = 0) {

@@ -16,9 +16,9 @@ import type {
   Lun,
   PortEvent,
   ScsiCommand,
-  ScsiResult,
   ServerResult,
   ServerTask,
+  StartedCommand,
   TaskManagementFunction,
 } from '../../src/scsi/port.ts';
 import { VolatileCacheMedium } from '../../src/scsi/volatile-cache-medium.ts';
@@ -94,11 +94,9 @@ export class SessionPort implements TorturedPort {
     return await (await this.#initiator).established();
   }
 
-  async execute(
-    command: ScsiCommand,
-    options: { readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
-  ): Promise<ScsiResult> {
-    return await (await this.#initiator).execute(command, options);
+  start(command: StartedCommand): void {
+    if (this.#connected === undefined) void this.#initiator.then((initiator) => initiator.start(command));
+    else this.#connected.start(command);
   }
 
   async resetLogicalUnit(lun: Lun, nexus: number): Promise<void> {

@@ -5,8 +5,9 @@
 
 import { BlockDeviceServer } from '../../src/scsi/device-server.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
-import type { ScsiCommand, ScsiPort, ScsiResult } from '../../src/scsi/port.ts';
+import type { ScsiCommand, ScsiPort, ScsiResult, StartedCommand } from '../../src/scsi/port.ts';
 import type { Injection } from './scripted-port.ts';
+import { tellCommand } from './started-command.ts';
 
 export interface ThinPortOptions {
   readonly size: number;
@@ -49,7 +50,11 @@ export class ThinPort implements ScsiPort {
 
   async resetLogicalUnit(): Promise<void> {}
 
-  async execute(command: ScsiCommand, options: { readonly signal?: AbortSignal } = {}): Promise<ScsiResult> {
+  start(command: StartedCommand): void {
+    tellCommand(command, this.#execute(command));
+  }
+
+  async #execute(command: ScsiCommand): Promise<ScsiResult> {
     const { lun, cdb, dataIn, dataOut } = command;
     this.received.push({ cdb: cdb.slice(), dataOut: dataOut?.slice() });
     const injected = this.inject?.(command);
@@ -64,7 +69,7 @@ export class ThinPort implements ScsiPort {
       lun,
       cdb: padded,
       expectedDataTransferLength: (dataIn ?? dataOut)?.length ?? 0,
-      signal: options.signal ?? new AbortController().signal,
+      signal: command.signal ?? new AbortController().signal,
       sendDataIn: async (offset, data) => {
         dataIn?.set(data, offset);
         moved = offset + data.length;

@@ -94,7 +94,11 @@ export class InitiatorSequence {
       this.#bursts.push({ task, ttt: RESERVED_TAG, lun: NO_LUN, offset: immediate, end: unsolicited, dataSn: 0 });
     }
     if (immediate > 0) task.unsent++;
-    return { pdu: withImmediateData(command, final, immediate === 0 ? NO_BYTES : task.dataOut.subarray(0, immediate)), task };
+    const pdu =
+      final === command.final && immediate === 0
+        ? command
+        : withImmediateData(command, final, task.dataOut.subarray(0, immediate));
+    return { pdu, task };
   }
 
   /**
@@ -211,7 +215,8 @@ export class InitiatorSequence {
         clause,
       );
     }
-    return task.dataIn.subarray(task.received, task.received + length);
+    // All of it, as a rule, where the command is a short one.
+    return length === task.dataIn.length ? task.dataIn : task.dataIn.subarray(task.received, task.received + length);
   }
 
   #receiveDataIn(received: Pdu<'data-in'>): InitiatorEvent {

@@ -114,7 +114,7 @@ export class NativeChannel implements ByteChannel {
   #send(segments: readonly Uint8Array[]): boolean {
     let left = segments;
     while (left.length > 0) {
-      const count = this.#stream.send(left);
+      const count = this.#stream.send(left.length === 1 ? (left[0] as Uint8Array) : left);
       if (count < 0) {
         if (count === -EAGAIN) this.#unsent = left;
         else this.#close(count);
@@ -168,6 +168,8 @@ function descriptorOf(socket: Socket): number | undefined {
   return typeof descriptor === 'number' && descriptor >= 0 ? descriptor : undefined;
 }
 
+const NOTHING: readonly Uint8Array[] = [];
+
 /** What is left of `segments` after their first `count` bytes. */
 function without(segments: readonly Uint8Array[], count: number): readonly Uint8Array[] {
   let index = 0;
@@ -176,7 +178,7 @@ function without(segments: readonly Uint8Array[], count: number): readonly Uint8
     left -= segment.length;
     index++;
   }
-  if (left === 0) return index === 0 ? segments : segments.slice(index);
+  if (index === segments.length) return NOTHING;
   const [first, ...rest] = segments.slice(index) as [Uint8Array, ...Uint8Array[]];
   return [first.subarray(left), ...rest];
 }

@@ -22,20 +22,25 @@ const SCRATCH_LENGTH = 256 * 1024;
 /** The most that one PDU takes of it: header, digests, padding, and the data where that is copied. */
 const MOST_COPIED = BHS_LENGTH + 255 * 4 + 4 + JOINED_LENGTH + 3 + 4;
 /** Kept when no batch needs them: most connections have nothing to write at most times. */
-const SPARE_SCRATCHES = 4;
+const SPARE_BATCHES = 4;
 
 export class PduBatch {
-  static readonly #spares: Uint8Array[] = [];
+  static readonly #spares: PduBatch[] = [];
   readonly #scratch: Uint8Array;
   readonly #view: DataView;
   /** Bytes of the scratch that are taken, and where those begin that are in no segment yet. */
   #used = 0;
   #runStart = 0;
-  readonly #segments: Uint8Array[] = [];
+  #segments: Uint8Array[] = [];
   #length = 0;
 
-  /** An empty batch. `release()` lets the next one have its memory. */
-  constructor(scratch: Uint8Array = PduBatch.#spares.pop() ?? new Uint8Array(SCRATCH_LENGTH)) {
+  /** An empty batch, to be given back by `release()`. */
+  static take(): PduBatch {
+    return PduBatch.#spares.pop() ?? new PduBatch(new Uint8Array(SCRATCH_LENGTH));
+  }
+
+  /** An empty batch in memory of the caller's. */
+  constructor(scratch: Uint8Array) {
     this.#scratch = scratch;
     this.#view = new DataView(scratch.buffer, scratch.byteOffset, scratch.length);
   }
@@ -67,16 +72,21 @@ export class PduBatch {
     return this.#segments;
   }
 
-  /** Nobody refers to the segments any more. */
+  /** Nobody refers to the segments any more. It must not be used afterwards. */
   release(): void {
-    if (PduBatch.#spares.length < SPARE_SCRATCHES) PduBatch.#spares.push(this.#scratch);
+    if (PduBatch.#spares.length >= SPARE_BATCHES) return;
+    this.#used = 0;
+    this.#runStart = 0;
+    this.#segments = [];
+    this.#length = 0;
+    PduBatch.#spares.push(this);
   }
 
   #addHeader(pdu: Pdu, withDigest: boolean): void {
     const start = this.#used;
     const { ahs } = pdu;
-    this.#scratch.fill(0, start, start + BHS_LENGTH);
-    encodeBhsInto(pdu, new DataView(this.#scratch.buffer, this.#scratch.byteOffset + start, BHS_LENGTH));
+    for (let at = start; at < start + BHS_LENGTH; at += 8) this.#view.setFloat64(at, 0);
+    encodeBhsInto(pdu, this.#view, start);
     if (ahs.length > 0) this.#scratch.set(ahs, start + BHS_LENGTH);
     this.#used += BHS_LENGTH + ahs.length;
     if (withDigest) this.#addDigest(crc32c(this.#scratch.subarray(start, this.#used)));

@@ -58,7 +58,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   #control: QueuedPdu<Token>[] = [];
   #controlBytes = 0;
   #isFlushScheduled = false;
-  #isWriting = false;
+  /** What the channel has not sent yet. */
+  #writing: { readonly batch: PduBatch; readonly pdus: readonly QueuedPdu<Token>[] } | undefined;
 
   readonly #closed: Promise<void>;
   #resolveClosed: () => void = () => {};
@@ -172,7 +173,7 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
 
   /** Has what is due sent, soon: what is queued in the same turn goes out in one batch. */
   protected scheduleFlush(): void {
-    if (this.#isFlushScheduled || this.#isWriting) return;
+    if (this.#isFlushScheduled || this.#writing !== undefined) return;
     this.#isFlushScheduled = true;
     // As by `queueMicrotask`, which in Node makes an asynchronous resource each time.
     void NOW.then(this.#flushSoon);
@@ -186,10 +187,16 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   }
 
   protected resumeFrom(reason: Pause): void {
-    if (!this.#pauses.delete(reason) || this.#pauses.size > 0) return;
+    if (this.#pauses.size === 0 || !this.#pauses.delete(reason) || this.#pauses.size > 0) return;
     queueMicrotask(() => {
       if (this.#state !== 'open' || this.#pauses.size > 0) return;
-      if (this.#read(() => this.reader.resume())) this.channel.resumeReading();
+      try {
+        this.reader.resume();
+      } catch (error) {
+        this.fail(error);
+        return;
+      }
+      if (this.#goesOnReading()) this.channel.resumeReading();
     });
   }
 
@@ -211,11 +218,25 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   }
 
   filled(count: number): boolean {
-    return this.#state === 'open' ? this.#read(() => this.reader.filled(count)) : true;
+    if (this.#state !== 'open') return true;
+    try {
+      this.reader.filled(count);
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
+    return this.#goesOnReading();
   }
 
   received(chunk: Uint8Array): boolean {
-    return this.#state === 'open' ? this.#read(() => this.reader.receive(chunk)) : true;
+    if (this.#state !== 'open') return true;
+    try {
+      this.reader.receive(chunk);
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
+    return this.#goesOnReading();
   }
 
   ended(): void {
@@ -232,6 +253,7 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     this.#state = 'closed';
     this.reader.release();
     this.#control = [];
+    this.#writing = undefined;
     this.#pauses.clear();
     this.clear(new IserfsError('connection-lost', `the connection to ${this.remoteAddress} is gone`, { cause: reason }));
     this.#resolveClosed();
@@ -245,13 +267,7 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
     if (!this.#isEnabled && endsLogin(pdu)) this.pauseFor('enable');
   }
 
-  #read(step: () => void): boolean {
-    try {
-      step();
-    } catch (error) {
-      this.fail(error);
-      return false;
-    }
+  #goesOnReading(): boolean {
     return this.#state !== 'open' || !this.reader.isPaused;
   }
 
@@ -261,8 +277,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   };
 
   #flush(): void {
-    while (!this.#isWriting && (this.#state === 'open' || this.#state === 'draining')) {
-      const batch = new PduBatch();
+    while (this.#writing === undefined && (this.#state === 'open' || this.#state === 'draining')) {
+      const batch = PduBatch.take();
       let pdus: QueuedPdu<Token>[];
       try {
         pdus = this.#nextBatch(batch);
@@ -275,19 +291,22 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
         if (this.#state === 'draining') this.channel.end();
         return;
       }
-      this.#isWriting = true;
-      const isWritten = this.channel.write(batch.segments, pdus, () => {
-        this.#written(batch, pdus);
-        this.#flush();
-      });
-      if (isWritten) this.#written(batch, pdus);
+      this.#writing = { batch, pdus };
+      if (this.channel.write(batch.segments, pdus, this.#writtenLater)) this.#written();
       if (this.#control.length <= MAX_QUEUED_PDUS / 2 && this.#controlBytes <= MAX_QUEUED_BYTES / 2)
         this.resumeFrom('full-queue');
     }
   }
 
-  #written(batch: PduBatch, pdus: readonly QueuedPdu<Token>[]): void {
-    this.#isWriting = false;
+  readonly #writtenLater = () => {
+    this.#written();
+    this.#flush();
+  };
+
+  #written(): void {
+    if (this.#writing === undefined) return;
+    const { batch, pdus } = this.#writing;
+    this.#writing = undefined;
     batch.release();
     try {
       for (const { token } of pdus) if (token !== undefined) this.sent(token);
@@ -314,7 +333,8 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
       batch.add(next.pdu, next.digests);
       pdus.push(next);
     }
-    if (controlTaken > 0) this.#control.splice(0, controlTaken);
+    if (controlTaken === this.#control.length) this.#control = [];
+    else if (controlTaken > 0) this.#control.splice(0, controlTaken);
     return pdus;
   }
 

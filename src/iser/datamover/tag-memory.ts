@@ -24,7 +24,7 @@ export class TagMemory {
   }
 
   delete(tag: number): void {
-    this.#tags.delete(tag);
+    if (this.#tags.size > 0) this.#tags.delete(tag);
   }
 
   clear(): void {

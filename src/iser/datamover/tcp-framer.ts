@@ -9,19 +9,19 @@
  */
 
 import { ProtocolError } from '../../errors.ts';
+import { viewOf } from '../../field.ts';
 import { crc32c, encodeDigest } from '../iscsi/digest.ts';
 import {
+  ahsLengthOf,
   BHS_LENGTH,
+  dataSegmentLengthOf,
   decodeAhs,
-  decodePdu,
-  type InitiatorPdu,
+  decodeBhs,
   NO_BYTES,
   type OpcodeName,
   opcodeName,
   opcodeOf,
   type Pdu,
-  segmentLengths,
-  type TargetPdu,
 } from '../iscsi/pdu.ts';
 import { type Digests, NO_DIGESTS, paddingOf } from './pdu-batch.ts';
 
@@ -83,7 +83,7 @@ export class PduReader {
 
   #phase: 'header' | 'data' | 'trailer' = 'header';
   readonly #header = new Uint8Array(LONGEST_HEADER);
-  readonly #bhs = this.#header.subarray(0, BHS_LENGTH);
+  readonly #headerView = viewOf(this.#header);
   #ahsLength = 0;
   #headerHave = 0;
   #headerNeed = BHS_LENGTH;
@@ -92,6 +92,8 @@ export class PduReader {
   #dataHave = 0;
   /** Undefined: the data is discarded. */
   #place: Uint8Array | undefined;
+  /** The data is lent as it lies in what was received. */
+  #isInPlace = false;
   /** Whether the place is the sink's own. */
   #isSinkPlace = false;
   #crc = 0;
@@ -131,7 +133,7 @@ export class PduReader {
     this.#isPaused = false;
     const waiting = this.#waiting;
     this.#waiting = NO_BYTES;
-    this.#consume(waiting);
+    this.#consume(waiting, waiting.length);
   }
 
   /** Where the next bytes go; never empty. Not while it is paused; and nothing but `furtherBuffer()` is called between this and `filled()`. */
@@ -160,28 +162,21 @@ export class PduReader {
     const further = this.#further;
     this.#armed = NO_BYTES;
     this.#further = NO_BYTES;
-    const arrived = count < armed.length ? armed.subarray(0, count) : armed;
+    const arrived = Math.min(count, armed.length);
     if (this.#isArmedDirect) {
       this.#isArmedDirect = false;
-      this.#dataArrived(arrived);
+      this.#dataArrived(armed, 0, arrived);
       if (this.#phase === 'trailer' && this.#trailerNeed === 0) this.#complete();
-      if (count > armed.length) this.receive(further.subarray(0, count - armed.length));
+      if (count > armed.length) this.#take(further, count - armed.length);
     } else {
       if (armed.length === this.#ownLength) this.#fitOwnLength(count);
-      this.receive(arrived);
+      this.#take(armed, arrived);
     }
   }
 
   /** Takes bytes that lie elsewhere, borrowed until the call returns unless it pauses. Calls the sink. Throws `ProtocolError`. */
   receive(chunk: Uint8Array): void {
-    if (this.#waiting.length === 0) {
-      this.#consume(chunk);
-      return;
-    }
-    const joined = new Uint8Array(this.#waiting.length + chunk.length);
-    joined.set(this.#waiting);
-    joined.set(chunk, this.#waiting.length);
-    this.#waiting = joined;
+    this.#take(chunk, chunk.length);
   }
 
   /** What is still to come of the data that the sink placed for task `itt` goes nowhere. */
@@ -217,50 +212,63 @@ export class PduReader {
     this.#ownLength = SMALL_READ_LENGTH;
   }
 
-  #consume(chunk: Uint8Array): void {
+  /** Takes the first `end` bytes of `chunk`. */
+  #take(chunk: Uint8Array, end: number): void {
+    if (this.#waiting.length === 0) {
+      this.#consume(chunk, end);
+      return;
+    }
+    const joined = new Uint8Array(this.#waiting.length + end);
+    joined.set(this.#waiting);
+    joined.set(chunk.subarray(0, end), this.#waiting.length);
+    this.#waiting = joined;
+  }
+
+  #consume(chunk: Uint8Array, end: number): void {
     let at = 0;
-    while (at < chunk.length) {
+    while (at < end) {
       if (this.#isPaused) {
-        this.#waiting = chunk.subarray(at);
+        this.#waiting = chunk.subarray(at, end);
+        this.#isInPlace = false;
         return;
       }
       switch (this.#phase) {
         case 'header':
-          at += this.#consumeHeader(chunk, at);
+          at += this.#consumeHeader(chunk, at, end);
           break;
         case 'data':
-          at += this.#consumeData(chunk, at);
+          at += this.#consumeData(chunk, at, end);
           break;
         case 'trailer':
-          at += this.#consumeTrailer(chunk, at);
+          at += this.#consumeTrailer(chunk, at, end);
           break;
       }
       if (this.#phase === 'trailer' && this.#trailerHave === this.#trailerNeed) this.#complete();
     }
   }
 
-  #consumeHeader(chunk: Uint8Array, at: number): number {
-    const count = Math.min(chunk.length - at, this.#headerNeed - this.#headerHave);
-    this.#header.set(chunk.subarray(at, at + count), this.#headerHave);
+  #consumeHeader(chunk: Uint8Array, at: number, end: number): number {
+    const have = this.#headerHave;
+    const count = Math.min(end - at, this.#headerNeed - have);
+    for (let index = 0; index < count; index++) this.#header[have + index] = chunk[at + index] as number;
     // Whatever is not iSCSI at all is found out by its first byte, however little of it comes.
-    if (this.#headerHave === 0 && !this.#digests.header) checkOpcode(this.#bhs, this.#peer);
+    if (have === 0 && !this.#digests.header) checkOpcode(this.#header, this.#peer);
     this.#headerHave += count;
     if (this.#headerHave < this.#headerNeed) return count;
     if (this.#headerNeed === BHS_LENGTH) {
-      const { ahsLength, dataSegmentLength } = segmentLengths(this.#bhs);
-      this.#ahsLength = ahsLength;
-      this.#dataLength = dataSegmentLength;
+      this.#ahsLength = ahsLengthOf(this.#headerView);
+      this.#dataLength = dataSegmentLengthOf(this.#headerView);
       this.#dataHave = 0;
       if (!this.#digests.header) this.#checkForm();
-      this.#headerNeed += ahsLength + (this.#digests.header ? 4 : 0);
+      this.#headerNeed += this.#ahsLength + (this.#digests.header ? 4 : 0);
       if (this.#headerHave < this.#headerNeed) return count;
     }
-    this.#startData(chunk, at + count);
+    this.#startData(chunk, at + count, end);
     return count;
   }
 
   #checkForm(): void {
-    const opcode = checkOpcode(this.#bhs, this.#peer);
+    const opcode = checkOpcode(this.#header, this.#peer);
     if (this.#dataLength > this.#longestData) {
       throw new ProtocolError(
         `${opcode} with ${this.#dataLength} bytes of data where at most ${this.#longestData} may come`,
@@ -272,8 +280,8 @@ export class PduReader {
     }
   }
 
-  /** The header is complete; the data begins at `chunk[at]`, as far as it is there. */
-  #startData(chunk: Uint8Array, at: number): void {
+  /** The header is complete; the data begins at `chunk[at]`, as far as it is there: to `end`. */
+  #startData(chunk: Uint8Array, at: number, end: number): void {
     const dataSegmentLength = this.#dataLength;
     const headerLength = BHS_LENGTH + this.#ahsLength;
     if (this.#digests.header) {
@@ -285,7 +293,7 @@ export class PduReader {
       ahs = this.#header.slice(BHS_LENGTH, headerLength);
       decodeAhs(ahs);
     }
-    const header = decodePdu(this.#bhs, NO_BYTES, ahs);
+    const header = decodeBhs(this.#headerView, NO_BYTES, ahs);
     this.#pdu = header;
     this.#crc = 0;
     this.#trailerHave = 0;
@@ -297,16 +305,18 @@ export class PduReader {
     }
     this.#phase = 'data';
     this.#isSinkPlace = typeof placement !== 'string';
+    this.#isInPlace = false;
     if (placement === 'discard') {
       this.#place = undefined;
     } else if (placement !== 'lend') {
       if (placement.length !== dataSegmentLength) throw new RangeError('a data segment was given a place of another length');
       this.#place = placement;
       this.#pdu = withData(header, placement);
-    } else if (at + dataSegmentLength + this.#trailerNeed <= chunk.length) {
+    } else if (at + dataSegmentLength + this.#trailerNeed <= end) {
       // All of the PDU lies here: it is lent as it lies.
       const data = chunk.subarray(at, at + dataSegmentLength);
       this.#place = data;
+      this.#isInPlace = true;
       this.#pdu = withData(header, data);
     } else {
       this.#place = new Uint8Array(dataSegmentLength);
@@ -314,24 +324,21 @@ export class PduReader {
     }
   }
 
-  #consumeData(chunk: Uint8Array, at: number): number {
-    const count = Math.min(chunk.length - at, this.#dataLength - this.#dataHave);
-    const arrived = chunk.subarray(at, at + count);
-    const place = this.#place;
-    const liesInPlace = place !== undefined && place.buffer === chunk.buffer && place.byteOffset === arrived.byteOffset;
-    if (place !== undefined && !liesInPlace) place.set(arrived, this.#dataHave);
-    this.#dataArrived(arrived);
+  #consumeData(chunk: Uint8Array, at: number, end: number): number {
+    const count = Math.min(end - at, this.#dataLength - this.#dataHave);
+    if (this.#place !== undefined && !this.#isInPlace) this.#place.set(chunk.subarray(at, at + count), this.#dataHave);
+    this.#dataArrived(chunk, at, count);
     return count;
   }
 
-  #dataArrived(arrived: Uint8Array): void {
-    if (this.#digests.data) this.#crc = crc32c(arrived, this.#crc);
-    this.#dataHave += arrived.length;
+  #dataArrived(chunk: Uint8Array, at: number, count: number): void {
+    if (this.#digests.data) this.#crc = crc32c(chunk.subarray(at, at + count), this.#crc);
+    this.#dataHave += count;
     if (this.#dataHave === this.#dataLength) this.#phase = 'trailer';
   }
 
-  #consumeTrailer(chunk: Uint8Array, at: number): number {
-    const count = Math.min(chunk.length - at, this.#trailerNeed - this.#trailerHave);
+  #consumeTrailer(chunk: Uint8Array, at: number, end: number): number {
+    const count = Math.min(end - at, this.#trailerNeed - this.#trailerHave);
     this.#trailer.set(chunk.subarray(at, at + count), this.#trailerHave);
     this.#trailerHave += count;
     return count;
@@ -363,34 +370,14 @@ export class PduReader {
   }
 }
 
-const initiatorOpcodes: ReadonlySet<OpcodeName> = new Set<InitiatorPdu['opcode']>([
-  'nop-out',
-  'scsi-command',
-  'task-management-request',
-  'login-request',
-  'text-request',
-  'data-out',
-  'logout-request',
-  'snack',
-]);
-const targetOpcodes: ReadonlySet<OpcodeName> = new Set<TargetPdu['opcode']>([
-  'nop-in',
-  'scsi-response',
-  'task-management-response',
-  'login-response',
-  'text-response',
-  'data-in',
-  'logout-response',
-  'r2t',
-  'asynchronous-message',
-  'reject',
-]);
+/** The bit of an opcode that tells what targets send from what initiators do (RFC 7143 §11.2.1.2). */
+const TARGET_OPCODES = 0x20;
 
 function checkOpcode(bhs: Uint8Array, peer: 'initiator' | 'target'): OpcodeName {
   const code = opcodeOf(bhs);
   const name = opcodeName(code);
   if (name === undefined) throw new ProtocolError(`unknown opcode 0x${code.toString(16).padStart(2, '0')}`, 'RFC 7143 §11.2.1.2');
-  if (!(peer === 'initiator' ? initiatorOpcodes : targetOpcodes).has(name)) {
+  if ((code & TARGET_OPCODES) !== (peer === 'target' ? TARGET_OPCODES : 0)) {
     throw new ProtocolError(`${name}, which no ${peer} sends`, 'RFC 7143 §11.2.1.2');
   }
   return name;

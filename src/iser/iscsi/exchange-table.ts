@@ -3,29 +3,21 @@
  * task tag, and when it stops waiting. Pure; knows no PDU but the tag.
  */
 
-import { type IserfsError, ProtocolError } from '../../errors.ts';
-import type { Lun, ScsiResult } from '../../scsi/port.ts';
+import type { IserfsError } from '../../errors.ts';
+import type { StartedCommand } from '../../scsi/port.ts';
 import { TagMap } from '../../tag-map.ts';
-import type { TaskBuffers } from '../datamover/datamover.ts';
 import { RESERVED_TAG } from './pdu.ts';
 import { serialAdd } from './serial.ts';
 import type { TextAssembler } from './text.ts';
 
-/** A SCSI command to submit; buffers are borrowed until one of the callbacks, of which exactly one is called, once. */
-export interface TaskRequest extends TaskBuffers {
-  readonly lun: Lun;
-  readonly cdb: Uint8Array;
-  readonly timeoutMs: number;
-  readonly succeed: (result: ScsiResult) => void;
-  readonly fail: (error: Error) => void;
-}
-
 export interface ScsiTask {
   readonly kind: 'scsi';
-  readonly request: TaskRequest;
+  readonly command: StartedCommand;
+  readonly timeoutMs: number;
   readonly deadline: number;
-  /** Set once it is on the wire. */
-  sent: { readonly itt: number; readonly cmdSn: number } | undefined;
+  /** Both set once it is on the wire. */
+  itt: number | undefined;
+  cmdSn: number;
   /** Why an ABORT TASK is under way for it. */
   aborting: IserfsError | undefined;
   /** The target's Reject of its command, if one has come. */
@@ -74,11 +66,10 @@ export class ExchangeTable {
     return this.#exchanges.get(itt);
   }
 
-  /** The exchange of that kind under `itt`. Throws `ProtocolError`, naming `answer`, where there is none. */
-  expect<K extends Exchange['kind']>(itt: number, kind: K, answer: () => string): Extract<Exchange, { kind: K }> {
+  /** The exchange of that kind under `itt`; undefined where there is none, or another. */
+  find<K extends Exchange['kind']>(itt: number, kind: K): Extract<Exchange, { kind: K }> | undefined {
     const exchange = this.#exchanges.get(itt);
-    if (exchange?.kind !== kind) throw new ProtocolError(`${answer()} answers nothing that was asked`);
-    return exchange as Extract<Exchange, { kind: K }>;
+    return exchange?.kind === kind ? (exchange as Extract<Exchange, { kind: K }>) : undefined;
   }
 
   delete(itt: number): void {
@@ -90,8 +81,11 @@ export class ExchangeTable {
     return this.#exchanges.entries();
   }
 
-  noteDeadline(deadline: number): void {
-    if (deadline < this.#earliestDeadline) this.#earliestDeadline = deadline;
+  /** Returns whether it is the earliest now. */
+  noteDeadline(deadline: number): boolean {
+    if (deadline >= this.#earliestDeadline) return false;
+    this.#earliestDeadline = deadline;
+    return true;
   }
 
   /**

@@ -108,80 +108,80 @@ export const fastDecoders: { readonly [N in OpcodeName]?: FastDecoder<N> } = {
   },
 };
 
-export type FastEncoder<N extends OpcodeName> = (source: Pdu<N>, view: DataView) => void;
+export type FastEncoder<N extends OpcodeName> = (source: Pdu<N>, view: DataView, at: number) => void;
 
 export const fastEncoders: { readonly [N in OpcodeName]?: FastEncoder<N> } = {
-  'scsi-command': (source, view) => {
+  'scsi-command': (source, view, at) => {
     const h = headers['scsi-command'];
-    h.immediate.set(view, source.immediate);
-    h.final.set(view, source.final);
-    h.read.set(view, source.read);
-    h.write.set(view, source.write);
-    h.attribute.set(view, source.attribute);
-    h.lun.set(view, source.lun);
-    h.itt.set(view, source.itt);
-    h.expectedDataTransferLength.set(view, source.expectedDataTransferLength);
-    h.cmdSn.set(view, source.cmdSn);
-    h.expStatSn.set(view, source.expStatSn);
-    h.cdb.set(view, source.cdb);
+    h.immediate.set(view, source.immediate, at);
+    h.final.set(view, source.final, at);
+    h.read.set(view, source.read, at);
+    h.write.set(view, source.write, at);
+    h.attribute.set(view, source.attribute, at);
+    h.lun.set(view, source.lun, at);
+    h.itt.set(view, source.itt, at);
+    h.expectedDataTransferLength.set(view, source.expectedDataTransferLength, at);
+    h.cmdSn.set(view, source.cmdSn, at);
+    h.expStatSn.set(view, source.expStatSn, at);
+    h.cdb.set(view, source.cdb, at);
   },
-  'data-out': (source, view) => {
+  'data-out': (source, view, at) => {
     const h = headers['data-out'];
-    h.final.set(view, source.final);
-    h.lun.set(view, source.lun);
-    h.itt.set(view, source.itt);
-    h.ttt.set(view, source.ttt);
-    h.expStatSn.set(view, source.expStatSn);
-    h.dataSn.set(view, source.dataSn);
-    h.bufferOffset.set(view, source.bufferOffset);
+    h.final.set(view, source.final, at);
+    h.lun.set(view, source.lun, at);
+    h.itt.set(view, source.itt, at);
+    h.ttt.set(view, source.ttt, at);
+    h.expStatSn.set(view, source.expStatSn, at);
+    h.dataSn.set(view, source.dataSn, at);
+    h.bufferOffset.set(view, source.bufferOffset, at);
   },
-  'scsi-response': (source, view) => {
+  'scsi-response': (source, view, at) => {
     const h = headers['scsi-response'];
-    final.set(view, true);
-    h.bidirectionalOverflow.set(view, source.bidirectionalOverflow);
-    h.bidirectionalUnderflow.set(view, source.bidirectionalUnderflow);
-    h.overflow.set(view, source.overflow);
-    h.underflow.set(view, source.underflow);
-    h.response.set(view, source.response);
-    h.status.set(view, source.status);
-    h.itt.set(view, source.itt);
-    h.snackTag.set(view, source.snackTag);
-    h.statSn.set(view, source.statSn);
-    h.expCmdSn.set(view, source.expCmdSn);
-    h.maxCmdSn.set(view, source.maxCmdSn);
-    h.expDataSn.set(view, source.expDataSn);
-    h.bidirectionalResidualCount.set(view, source.bidirectionalResidualCount);
-    h.residualCount.set(view, source.residualCount);
+    final.set(view, true, at);
+    h.bidirectionalOverflow.set(view, source.bidirectionalOverflow, at);
+    h.bidirectionalUnderflow.set(view, source.bidirectionalUnderflow, at);
+    h.overflow.set(view, source.overflow, at);
+    h.underflow.set(view, source.underflow, at);
+    h.response.set(view, source.response, at);
+    h.status.set(view, source.status, at);
+    h.itt.set(view, source.itt, at);
+    h.snackTag.set(view, source.snackTag, at);
+    h.statSn.set(view, source.statSn, at);
+    h.expCmdSn.set(view, source.expCmdSn, at);
+    h.maxCmdSn.set(view, source.maxCmdSn, at);
+    h.expDataSn.set(view, source.expDataSn, at);
+    h.bidirectionalResidualCount.set(view, source.bidirectionalResidualCount, at);
+    h.residualCount.set(view, source.residualCount, at);
   },
-  'data-in': (source, view) => {
+  'data-in': (source, view, at) => {
     const h = headers['data-in'];
-    h.final.set(view, source.final);
-    h.acknowledge.set(view, source.acknowledge);
-    h.overflow.set(view, source.overflow);
-    h.underflow.set(view, source.underflow);
-    h.hasStatus.set(view, source.hasStatus);
-    h.status.set(view, source.status);
-    h.lun.set(view, source.lun);
-    h.itt.set(view, source.itt);
-    h.ttt.set(view, source.ttt);
-    h.statSn.set(view, source.statSn);
-    h.expCmdSn.set(view, source.expCmdSn);
-    h.maxCmdSn.set(view, source.maxCmdSn);
-    h.dataSn.set(view, source.dataSn);
-    h.bufferOffset.set(view, source.bufferOffset);
-    h.residualCount.set(view, source.residualCount);
+    h.final.set(view, source.final, at);
+    h.acknowledge.set(view, source.acknowledge, at);
+    h.overflow.set(view, source.overflow, at);
+    h.underflow.set(view, source.underflow, at);
+    h.hasStatus.set(view, source.hasStatus, at);
+    h.status.set(view, source.status, at);
+    h.lun.set(view, source.lun, at);
+    h.itt.set(view, source.itt, at);
+    h.ttt.set(view, source.ttt, at);
+    h.statSn.set(view, source.statSn, at);
+    h.expCmdSn.set(view, source.expCmdSn, at);
+    h.maxCmdSn.set(view, source.maxCmdSn, at);
+    h.dataSn.set(view, source.dataSn, at);
+    h.bufferOffset.set(view, source.bufferOffset, at);
+    h.residualCount.set(view, source.residualCount, at);
   },
-  r2t: (source, view) => {
+  r2t: (source, view, at) => {
     const h = headers.r2t;
-    final.set(view, true);
-    h.lun.set(view, source.lun);
-    h.itt.set(view, source.itt);
-    h.ttt.set(view, source.ttt);
-    h.statSn.set(view, source.statSn);
-    h.expCmdSn.set(view, source.expCmdSn);
-    h.maxCmdSn.set(view, source.maxCmdSn);
-    h.r2tSn.set(view, source.r2tSn);
-    h.bufferOffset.set(view, source.bufferOffset);
-    h.desiredDataTransferLength.set(view, source.desiredDataTransferLength);
+    final.set(view, true, at);
+    h.lun.set(view, source.lun, at);
+    h.itt.set(view, source.itt, at);
+    h.ttt.set(view, source.ttt, at);
+    h.statSn.set(view, source.statSn, at);
+    h.expCmdSn.set(view, source.expCmdSn, at);
+    h.maxCmdSn.set(view, source.maxCmdSn, at);
+    h.r2tSn.set(view, source.r2tSn, at);
+    h.bufferOffset.set(view, source.bufferOffset, at);
+    h.desiredDataTransferLength.set(view, source.desiredDataTransferLength, at);
   },
 };

@@ -141,17 +141,28 @@ export type TargetControlPdu = Exclude<TargetPdu, DataPdu>;
 export const NO_BYTES = new Uint8Array(0);
 export const NO_LUN = 0n;
 
-const nameByCode = new Map<number, OpcodeName>(Object.entries(Opcode).map(([name, code]) => [code, name as OpcodeName]));
+const nameByCode: (OpcodeName | undefined)[] = Array.from({ length: 0x40 });
+for (const [name, code] of Object.entries(Opcode)) nameByCode[code] = name as OpcodeName;
 
 /** The PDU that opcode `code` names, if any. */
 export function opcodeName(code: number): OpcodeName | undefined {
-  return nameByCode.get(code);
+  return nameByCode[code];
 }
 
 /** Segment lengths of the PDU whose BHS is `bhs`, in bytes and without padding. */
 export function segmentLengths(bhs: Uint8Array): { readonly ahsLength: number; readonly dataSegmentLength: number } {
   const view = viewOf(bhs);
-  return { ahsLength: common.totalAhsLength.get(view) * 4, dataSegmentLength: common.dataSegmentLength.get(view) };
+  return { ahsLength: ahsLengthOf(view), dataSegmentLength: dataSegmentLengthOf(view) };
+}
+
+/** As `segmentLengths`, of the PDU whose BHS `view` begins with. */
+export function ahsLengthOf(view: DataView): number {
+  return common.totalAhsLength.get(view) * 4;
+}
+
+/** Likewise. */
+export function dataSegmentLengthOf(view: DataView): number {
+  return common.dataSegmentLength.get(view);
 }
 
 /** The opcode byte of `bhs` without the immediate bit. */
@@ -164,11 +175,16 @@ export function opcodeOf(bhs: Uint8Array): number {
  * for an unknown opcode.
  */
 export function decodePdu(bhs: Uint8Array, data: Uint8Array = NO_BYTES, ahs: Uint8Array = NO_BYTES): Pdu {
-  const opcode = nameByCode.get(opcodeOf(bhs));
+  return decodeBhs(viewOf(bhs), data, ahs);
+}
+
+/** The same, of the BHS that `view` begins with. */
+export function decodeBhs(view: DataView, data: Uint8Array, ahs: Uint8Array): Pdu {
+  const code = view.getUint8(0) & 0x3f;
+  const opcode = nameByCode[code];
   if (opcode === undefined) {
-    throw new ProtocolError(`unknown opcode 0x${opcodeOf(bhs).toString(16).padStart(2, '0')}`, 'RFC 7143 §11.2.1.2');
+    throw new ProtocolError(`unknown opcode 0x${code.toString(16).padStart(2, '0')}`, 'RFC 7143 §11.2.1.2');
   }
-  const view = viewOf(bhs);
   const fast = fastDecoders[opcode];
   return fast === undefined ? decodeByTable(opcode, view, data, ahs) : fast(view, data, ahs);
 }
@@ -205,28 +221,28 @@ const blankPdus = new Map<OpcodeName, Pdu>();
 /** The 48 bytes of the PDU's BHS. Throws RangeError where a value does not fit in its field. */
 export function encodeBhs(source: Pdu): Uint8Array<ArrayBuffer> {
   const bhs = new Uint8Array(BHS_LENGTH);
-  encodeBhsInto(source, viewOf(bhs));
+  encodeBhsInto(source, viewOf(bhs), 0);
   return bhs;
 }
 
-/** Writes the PDU's BHS to the 48 bytes of `view`, which must be zero. Throws as `encodeBhs`. */
-export function encodeBhsInto(source: Pdu, view: DataView): void {
+/** Writes the PDU's BHS to the 48 bytes of `view` from `at` on, which must be zero. Throws as `encodeBhs`. */
+export function encodeBhsInto(source: Pdu, view: DataView, at: number): void {
   const { opcode } = source;
   const fast = fastEncoders[opcode] as FastEncoder<OpcodeName> | undefined;
-  if (fast === undefined) encodeByTable(source, view);
-  else fast(source, view);
-  common.opcode.set(view, Opcode[opcode]);
-  common.totalAhsLength.set(view, source.ahs.length / 4);
-  common.dataSegmentLength.set(view, source.data.length);
+  if (fast === undefined) encodeByTable(source, view, at);
+  else fast(source, view, at);
+  common.opcode.set(view, Opcode[opcode], at);
+  common.totalAhsLength.set(view, source.ahs.length / 4, at);
+  common.dataSegmentLength.set(view, source.data.length, at);
 }
 
 /** The fields of a PDU, by walking its table: the plain way, and the one that the fast encoders are tested against. */
-export function encodeByTable(source: Pdu, view: DataView): void {
+export function encodeByTable(source: Pdu, view: DataView, at = 0): void {
   const table = headers[source.opcode] as Record<string, Field<unknown>>;
-  setFields(table, view, source as unknown as Record<string, unknown>);
+  setFields(table, view, source as unknown as Record<string, unknown>, at);
   // Where the RFC's figure has a constant 1 in place of the F bit, and for Login the I bit.
-  if (table['final'] === undefined && table['transit'] === undefined) final.set(view, true);
-  if (source.opcode === 'login-request') immediate.set(view, true);
+  if (table['final'] === undefined && table['transit'] === undefined) final.set(view, true, at);
+  if (source.opcode === 'login-request') immediate.set(view, true, at);
 }
 
 /** One line for logs: the PDU's name and those of its fields that are not 0. */

@@ -1,28 +1,24 @@
 /** A SCSI command as the initiator's session puts it on the wire, and what its response says (RFC 7143 §11.3, §11.4). Pure. */
 
-import type { ScsiResult } from '../../scsi/port.ts';
+import type { ScsiCommand, ScsiResult } from '../../scsi/port.ts';
 import type { TaskBuffers } from '../datamover/datamover.ts';
-import type { TaskRequest } from './exchange-table.ts';
 import { NO_BYTES, type Pdu, TaskAttribute } from './pdu.ts';
 
-/** The SCSI Command of `request`; `final` and immediate data are the data mover's affair. */
-export function scsiCommand(
-  request: TaskRequest,
-  numbers: { readonly itt: number; readonly cmdSn: number; readonly expStatSn: number },
-): Pdu<'scsi-command'> {
+/** The SCSI Command of `command`; `final` and immediate data are the data mover's affair. */
+export function scsiCommand(command: ScsiCommand, itt: number, cmdSn: number, expStatSn: number): Pdu<'scsi-command'> {
   return {
     opcode: 'scsi-command',
     immediate: false,
     final: true,
-    read: request.dataIn !== undefined,
-    write: request.dataOut !== undefined,
+    read: command.dataIn !== undefined,
+    write: command.dataOut !== undefined,
     attribute: TaskAttribute.simple,
-    lun: request.lun,
-    itt: numbers.itt,
-    expectedDataTransferLength: expectedLength(request),
-    cmdSn: numbers.cmdSn,
-    expStatSn: numbers.expStatSn,
-    cdb: request.cdb,
+    lun: command.lun,
+    itt,
+    expectedDataTransferLength: expectedLength(command),
+    cmdSn,
+    expStatSn,
+    cdb: command.cdb,
     data: NO_BYTES,
     ahs: NO_BYTES,
   };

@@ -18,6 +18,8 @@ export interface SessionOptions {
   readonly managementTimeoutMs: number;
   /** Commands in flight at most, whatever the window allows. */
   readonly maxCommands: number;
+  /** What a command is told of an error: says where it happened. */
+  readonly locate: (error: Error) => Error;
   readonly events: SessionEvents;
 }
 
@@ -28,6 +30,6 @@ export interface SessionEvents {
    */
   ended(reason: Error, waitMs: number): void;
   asynchronousSense(lun: Lun, sense: Uint8Array): void;
-  /** What the target sent may have made `pollTimeout()` earlier. */
+  /** `pollTimeout()` may be earlier now, by what the target sent or what was submitted. */
   deadlineMoved(): void;
 }

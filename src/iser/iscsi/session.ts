@@ -10,12 +10,12 @@
  */
 
 import { IserfsError, NexusLostError, ProtocolError } from '../../errors.ts';
-import type { Lun, TaskManagementFunction } from '../../scsi/port.ts';
+import type { Lun, StartedCommand, TaskManagementFunction } from '../../scsi/port.ts';
 import type { InitiatorDatamover } from '../datamover/datamover.ts';
 import { asynchronousRequest } from './asynchronous-message.ts';
 import { managementText, rejectText } from './code-text.ts';
 import { CommandWindow } from './command-window.ts';
-import { type Exchange, ExchangeTable, type ScsiTask, type TaskRequest } from './exchange-table.ts';
+import { type Exchange, ExchangeTable, type ScsiTask } from './exchange-table.ts';
 import { Keepalive } from './keepalive.ts';
 import {
   BHS_LENGTH,
@@ -51,9 +51,6 @@ type SessionState =
 const ORDERLY_END_MS = 1000;
 /** Longest answer to a text request: SendTargets on a portal with many thousands of targets. */
 const MAX_TEXT = 16 * 1024 * 1024;
-
-/** Ends a submitted task early: `fail` is called with `reason` once the target has let go of it. */
-export type AbortTask = (reason: IserfsError) => void;
 
 export class InitiatorSession {
   readonly #options: SessionOptions;
@@ -98,7 +95,7 @@ export class InitiatorSession {
   }
 
   /** Whether new requests may be sent: none after a Logout Request (RFC 7143 §11.14). */
-  get #takesRequests(): boolean {
+  #takesRequests(): boolean {
     return this.#state.name === 'LOGGED_IN' || this.#state.name === 'LOGOUT_REQUESTED';
   }
 
@@ -109,18 +106,27 @@ export class InitiatorSession {
 
   // ---- what the initiator asks for ----
 
-  /** Sends a SCSI command as soon as the window allows; returns the function that aborts it. */
-  submit(request: TaskRequest): AbortTask {
-    const deadline = this.#options.now() + request.timeoutMs;
-    const task: ScsiTask = { kind: 'scsi', request, deadline, sent: undefined, aborting: undefined, rejected: undefined };
-    if (!this.#takesRequests) {
-      request.fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
-      return () => {};
+  /** Sends a SCSI command as soon as the window allows. Undefined, with nothing done or told, where the session has ended. */
+  submit(command: StartedCommand, timeoutMs: number): ScsiTask | undefined {
+    if (!this.#takesRequests()) return undefined;
+    const deadline = this.#options.now() + timeoutMs;
+    const task: ScsiTask = {
+      kind: 'scsi',
+      command,
+      timeoutMs,
+      deadline,
+      itt: undefined,
+      cmdSn: 0,
+      aborting: undefined,
+      rejected: undefined,
+    };
+    if (this.#exchanges.noteDeadline(deadline)) this.#options.events.deadlineMoved();
+    if (this.#queue.length === 0 && this.#maySend()) this.#send(task);
+    else {
+      this.#queue.push(task);
+      this.#sendQueued();
     }
-    this.#queue.push(task);
-    this.#exchanges.noteDeadline(deadline);
-    this.#sendQueued();
-    return (reason) => this.#abort(task, reason);
+    return task;
   }
 
   /** Sends a task management request for a logical unit (RFC 7143 §11.5). Resolves when its function is complete. */
@@ -136,8 +142,8 @@ export class InitiatorSession {
             return;
           }
           // Nothing will be heard of the tasks that the function ended: those sent before it (RFC 7143 §4.2.3.2).
-          const isConcerned = ({ request, sent }: ScsiTask) =>
-            (function_ === 'target-warm-reset' || request.lun === lun) && sent !== undefined && serialLess(sent.cmdSn, refCmdSn);
+          const isConcerned = ({ command, itt, cmdSn }: ScsiTask) =>
+            (function_ === 'target-warm-reset' || command.lun === lun) && itt !== undefined && serialLess(cmdSn, refCmdSn);
           this.#dropTasks(isConcerned, `ended by ${function_}`);
           resolve();
         },
@@ -167,7 +173,7 @@ export class InitiatorSession {
 
   /** Ends the session in order: no new command, LOGOUT, connection closed. `ended` follows, with `reason`. */
   logout(reason: Error): void {
-    if (!this.#takesRequests) return;
+    if (!this.#takesRequests()) return;
     this.#state = { name: 'IN_LOGOUT', reason };
     this.#failQueue(reason);
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
@@ -197,7 +203,7 @@ export class InitiatorSession {
         this.#exchanges.delete(itt);
         if (exchange.kind === 'nop' || exchange.kind === 'logout') continue;
         const lost = new NexusLostError(reason.message, { mayHaveExecuted: true, cause: reason });
-        if (exchange.kind === 'scsi') this.#end(exchange, () => exchange.request.fail(lost));
+        if (exchange.kind === 'scsi') this.#fail(exchange, lost);
         else exchange.fail(lost);
       }
       this.#options.events.ended(reason, waitMs);
@@ -267,43 +273,42 @@ export class InitiatorSession {
 
   // ---- commands ----
 
+  #maySend(): boolean {
+    return this.#state.name === 'LOGGED_IN' && this.#window.isOpen && this.#scsiInFlight < this.#options.maxCommands;
+  }
+
   #sendQueued(): void {
-    while (
-      this.#queue.length > 0 &&
-      this.#state.name === 'LOGGED_IN' &&
-      this.#window.isOpen &&
-      this.#scsiInFlight < this.#options.maxCommands
-    ) {
-      this.#send(this.#queue.shift() as ScsiTask);
-    }
+    while (this.#queue.length > 0 && this.#maySend()) this.#send(this.#queue.shift() as ScsiTask);
   }
 
   #send(task: ScsiTask): void {
-    const { request } = task;
+    const { command } = task;
     const cmdSn = this.#window.take();
     const itt = this.#exchanges.register(task);
-    task.sent = { itt, cmdSn };
+    task.itt = itt;
+    task.cmdSn = cmdSn;
     this.#scsiInFlight++;
-    this.#datamover.sendControl(scsiCommand(request, { itt, cmdSn, expStatSn: this.#expStatSn }), request);
+    this.#datamover.sendControl(scsiCommand(command, itt, cmdSn, this.#expStatSn), command);
   }
 
-  #abort(task: ScsiTask, reason: IserfsError): void {
-    if (task.sent === undefined) {
+  /** Ends a task early, where it goes on: its command fails with `reason` once the target has let go of it. */
+  abort(task: ScsiTask, reason: IserfsError): void {
+    const { itt, cmdSn } = task;
+    if (itt === undefined) {
       const index = this.#queue.indexOf(task);
       if (index < 0) return;
       this.#queue.splice(index, 1);
-      task.request.fail(reason);
+      this.#fail(task, reason);
       return;
     }
-    const { itt, cmdSn } = task.sent;
     if (this.#exchanges.get(itt) !== task || task.aborting !== undefined) return;
-    if (!this.#takesRequests) return; // it ends with the session
+    if (!this.#takesRequests()) return; // it ends with the session
     task.aborting = reason;
     this.#sendManagement(
       pdu({
         opcode: 'task-management-request',
         function: TaskManagementCode['abort-task'],
-        lun: task.request.lun,
+        lun: task.command.lun,
         referencedTaskTag: itt,
         refCmdSn: cmdSn,
       }),
@@ -313,7 +318,7 @@ export class InitiatorSession {
         if (response === TaskManagementResponseCode.complete || (isUnknown && task.rejected !== undefined)) {
           this.#exchanges.delete(itt);
           this.#datamover.deallocateTask(itt);
-          this.#end(task, () => task.request.fail(task.rejected ?? reason));
+          this.#fail(task, task.rejected ?? reason);
           return;
         }
         // The target does not own up to the task, nor has it answered or rejected it: its fate is unknown.
@@ -323,10 +328,10 @@ export class InitiatorSession {
     );
   }
 
-  /** Takes a task off the books, then tells its owner. */
-  #end(task: ScsiTask, tell: () => void): void {
-    if (task.sent !== undefined) this.#scsiInFlight--;
-    tell();
+  /** The end of a task that is off the books. */
+  #fail(task: ScsiTask, error: Error): void {
+    if (task.itt !== undefined) this.#scsiInFlight--;
+    task.command.failed(this.#options.locate(error));
   }
 
   #dropTasks(concerned: (task: ScsiTask) => boolean, why: string): void {
@@ -334,18 +339,18 @@ export class InitiatorSession {
       if (exchange.kind !== 'scsi' || !concerned(exchange)) continue;
       this.#exchanges.delete(itt);
       this.#datamover.deallocateTask(itt);
-      this.#end(exchange, () => exchange.request.fail(exchange.aborting ?? new IserfsError('aborted', `the command was ${why}`)));
+      this.#fail(exchange, exchange.aborting ?? new IserfsError('aborted', `the command was ${why}`));
     }
   }
 
   #failQueue(reason: Error): void {
     for (const task of this.#queue.splice(0)) {
-      task.request.fail(new NexusLostError(reason.message, { mayHaveExecuted: false, cause: reason }));
+      this.#fail(task, new NexusLostError(reason.message, { mayHaveExecuted: false, cause: reason }));
     }
   }
 
   #sendManagement(request: Pdu<'task-management-request'>, done: (response: number) => void, fail: (error: Error) => void): void {
-    if (!this.#takesRequests) {
+    if (!this.#takesRequests()) {
       fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
       return;
     }
@@ -422,24 +427,27 @@ export class InitiatorSession {
    * old one all the same is kept off by what follows the loss of a session.
    */
   #take<K extends Exchange['kind']>(received: TargetControlPdu, kind: K): Extract<Exchange, { kind: K }> {
-    const exchange = this.#exchanges.expect(received.itt, kind, () => describePdu(received));
+    const exchange = this.#answered(received, kind);
     this.#exchanges.delete(received.itt);
+    return exchange;
+  }
+
+  #answered<K extends Exchange['kind']>(received: TargetControlPdu, kind: K): Extract<Exchange, { kind: K }> {
+    const exchange = this.#exchanges.find(received.itt, kind);
+    if (exchange === undefined) throw new ProtocolError(`${describePdu(received)} answers nothing that was asked`);
     return exchange;
   }
 
   #onScsiResponse(received: Pdu<'scsi-response'>, transferred: number): void {
     const task = this.#take(received, 'scsi');
-    const { request } = task;
+    const { command } = task;
     if (received.response !== 0) {
-      const error = new IserfsError(
-        'hardware-error',
-        `the target could not carry the command out (response ${received.response})`,
-      );
-      this.#end(task, () => request.fail(error));
+      const why = `the target could not carry the command out (response ${received.response})`;
+      this.#fail(task, new IserfsError('hardware-error', why));
       return;
     }
-    const result = scsiResult(received, request, transferred);
-    this.#end(task, () => request.succeed(result));
+    this.#scsiInFlight--;
+    command.ended(scsiResult(received, command, transferred));
   }
 
   #onNopIn(received: Pdu<'nop-in'>): void {
@@ -448,14 +456,14 @@ export class InitiatorSession {
       this.#keepalive.answered();
       return;
     }
-    if (received.ttt === RESERVED_TAG || !this.#takesRequests) return; // numbering only, or too late
+    if (received.ttt === RESERVED_TAG || !this.#takesRequests()) return; // numbering only, or too late
     this.#datamover.sendControl(
       pdu({ ...this.#immediate(), opcode: 'nop-out', lun: received.lun, itt: RESERVED_TAG, ttt: received.ttt }),
     );
   }
 
   #onTextResponse(received: Pdu<'text-response'>): void {
-    const exchange = this.#exchanges.expect(received.itt, 'text', () => describePdu(received));
+    const exchange = this.#answered(received, 'text');
     const text = exchange.assembler.add(received.data, received.continue || !received.final);
     if (text === undefined) {
       if (received.ttt === RESERVED_TAG) throw new ProtocolError('a text answer to be continued has no tag', 'RFC 7143 §11.11.4');
@@ -513,7 +521,7 @@ export class InitiatorSession {
     if (rejected.opcode === 'scsi-command' && exchange?.kind === 'scsi') {
       // The target counts its CmdSN as not received, and waits for it: ABORT TASK fills the gap (RFC 7143 §7.3).
       exchange.rejected = error;
-      this.#abort(exchange, error);
+      this.abort(exchange, error);
       return;
     }
     // A SCSI Response will say what becomes of a task whose data was rejected (RFC 7143 §7.3).
@@ -554,13 +562,13 @@ export class InitiatorSession {
   #expire(now: number): void {
     const due = this.#exchanges.due(now);
     for (const task of [...this.#queue]) {
-      if (now >= task.deadline) this.#abort(task, commandTimeout(task, 'the target did not take it'));
+      if (now >= task.deadline) this.abort(task, commandTimeout(task, 'the target did not take it'));
       else this.#exchanges.noteDeadline(task.deadline);
     }
     for (const exchange of due) {
       switch (exchange.kind) {
         case 'scsi':
-          this.#abort(exchange, commandTimeout(exchange, 'the target did not answer'));
+          this.abort(exchange, commandTimeout(exchange, 'the target did not answer'));
           break;
         case 'nop': {
           const { aliveUntil, patienceMs } = this.#keepalive;
@@ -585,5 +593,5 @@ export class InitiatorSession {
 }
 
 function commandTimeout(task: ScsiTask, why: string): IserfsError {
-  return new IserfsError('command-timeout', `command timed out after ${task.request.timeoutMs / 1000} s: ${why}`);
+  return new IserfsError('command-timeout', `command timed out after ${task.timeoutMs / 1000} s: ${why}`);
 }

@@ -11,7 +11,7 @@ const rdmaAddon: OwnAddon = {
   title: 'the RDMA addon',
   file: 'iserfs_rdma.node',
   /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-  version: 4,
+  version: 5,
   functions: ['open', 'openStream', 'crc32c'],
 };
 
@@ -107,8 +107,8 @@ export interface AddonContext {
 export interface AddonStream {
   /** Fills `bytes`, and then `further`. 0 is the peer's end. */
   receive(bytes: Uint8Array, further?: Uint8Array): number;
-  /** Sends of the segments, in order, what can be sent at once. */
-  send(segments: readonly Uint8Array[]): number;
+  /** Sends of the segments, in order, what can be sent at once. One alone may come without the array. */
+  send(segments: readonly Uint8Array[] | Uint8Array): number;
   /** What `ready` is called for, again and again: 1 readable, 2 writable. Nothing at first. */
   watch(events: number): void;
   endSending(): void;

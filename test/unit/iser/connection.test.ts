@@ -8,6 +8,7 @@ import { Initiator } from '../../../src/iser/initiator.ts';
 import type { ChapOptions } from '../../../src/iser/iscsi/login.ts';
 import { encodeText } from '../../../src/iser/iscsi/text.ts';
 import { testUnitReadyCdb } from '../../../src/scsi/cdb.ts';
+import { execute } from '../../../src/scsi/execute.ts';
 import { PlayedTarget, SOUND_NUMBERS, TGTD_NUMBERS } from '../../support/played-target.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
@@ -258,7 +259,7 @@ describe('a session whose first request comes too early all the same', () => {
     target.newest.grantLogin(TGTD_NUMBERS);
     await clock.advance(100);
     const initiator = await connecting;
-    const lost = initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }).catch((error: unknown) => errorCode(error));
+    const lost = execute(initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }).catch((error: unknown) => errorCode(error));
     expect(target.newest.takeOne('scsi-command')).toMatchObject({ cmdSn: 1 });
     target.newest.close();
     expect(await lost).toBe('connection-lost');
@@ -267,7 +268,7 @@ describe('a session whose first request comes too early all the same', () => {
     target.newest.grantLogin(TGTD_NUMBERS);
     await clock.advance(100);
     expect(initiator.nexus).toBe(2);
-    const answered = initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: 2 });
+    const answered = execute(initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus: 2 });
     const { itt } = target.newest.takeOne('scsi-command');
     target.newest.send({ opcode: 'scsi-response', itt, expCmdSn: 2, maxCmdSn: 129 });
     expect(await answered).toMatchObject({ status: 0 });

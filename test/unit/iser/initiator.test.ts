@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { type OpcodeName, pdu, RESERVED_TAG } from '../../../src/iser/iscsi/pdu.ts';
 import { inquiryCdb, readCdb, testUnitReadyCdb, writeCdb } from '../../../src/scsi/cdb.ts';
+import { execute } from '../../../src/scsi/execute.ts';
 import { decodeStandardInquiry } from '../../../src/scsi/inquiry.ts';
-import type { ScsiResult } from '../../../src/scsi/port.ts';
+import type { ScsiResult, StartedCommand } from '../../../src/scsi/port.ts';
 import { Pair, type PairOptions } from '../../support/pair.ts';
 import { offsetPattern } from '../../support/pattern.ts';
 
@@ -14,7 +15,7 @@ async function connected(options: PairOptions): Promise<Pair> {
 }
 
 function testUnitReady(pair: Pair): Promise<ScsiResult> {
-  return pair.initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: pair.initiator.nexus ?? 0 });
+  return execute(pair.initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus: pair.initiator.nexus ?? 0 });
 }
 
 /** Lets no PDU of these kinds pass. */
@@ -34,7 +35,7 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       const pair = await connected({ transport });
       const dataIn = new Uint8Array(96);
       const cdb = inquiryCdb({ length: 96 });
-      await pair.drive(pair.initiator.execute({ lun: 0n, cdb, dataIn, nexus: 1 }));
+      await pair.drive(execute(pair.initiator, { lun: 0n, cdb, dataIn, nexus: 1 }));
       expect(decodeStandardInquiry(dataIn).vendor).toBe('ISERFS');
       expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
     });
@@ -93,8 +94,27 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       const pair = await connected({ transport });
       pair.wire.cut();
       await pair.drive(waitForNexus(pair, 2));
-      const stale = outcome(pair.initiator.execute({ lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }));
+      const stale = outcome(execute(pair.initiator, { lun: 0n, cdb: testUnitReadyCdb(), nexus: 1 }));
       expect(await pair.drive(stale)).toMatchObject({ code: 'connection-lost', mayHaveExecuted: false });
+      await pair.close();
+    });
+
+    it('lets a command fail after start() has returned, and one that follows from inside of that as well', async () => {
+      const pair = await connected({ transport });
+      const told: unknown[] = [];
+      const command = (failed: (error: Error) => void): StartedCommand => {
+        return { lun: 0n, cdb: testUnitReadyCdb(), nexus: 1, ended: (result) => told.push(result), failed };
+      };
+      const startAnother = (error: Error) => {
+        told.push(error);
+        pair.initiator.start(command((another) => told.push(another)));
+        told.push('started');
+      };
+      pair.initiator.start(command(startAnother));
+      pair.wire.cut();
+      expect(told).toEqual([]);
+      await pair.drive(waitForNexus(pair, 2));
+      expect(told).toMatchObject([{ mayHaveExecuted: true }, 'started', { mayHaveExecuted: false }]);
       await pair.close();
     });
 
@@ -286,7 +306,7 @@ describe('over a stream', () => {
       return [{ pdu: passing, flipBit: (48 + 4 + 100) * 8 }];
     };
     const dataIn = new Uint8Array(4096);
-    const read = outcome(pair.initiator.execute({ lun: 0n, cdb: readCdb({ lba: 0, blocks: 8, size: 10 }), dataIn, nexus: 1 }));
+    const read = outcome(execute(pair.initiator, { lun: 0n, cdb: readCdb({ lba: 0, blocks: 8, size: 10 }), dataIn, nexus: 1 }));
     expect(await pair.drive(read)).toMatchObject({ code: 'connection-lost' });
     expect(pair.events[0]).toMatchObject({ type: 'nexus-lost', reason: { code: 'protocol-error' } });
     await pair.close();
@@ -323,10 +343,10 @@ describe('over iSER', () => {
 async function carryDataBothWays(pair: Pair): Promise<void> {
   const data = offsetPattern(0, 300 * 512);
   const write = { lun: 0n, cdb: writeCdb({ lba: 8, blocks: 300, size: 10 }), dataOut: data, nexus: 1 };
-  expect(await pair.drive(pair.initiator.execute(write))).toMatchObject({ status: 0, transferred: data.length });
+  expect(await pair.drive(execute(pair.initiator, write))).toMatchObject({ status: 0, transferred: data.length });
   const dataIn = new Uint8Array(data.length);
   const read = { lun: 0n, cdb: readCdb({ lba: 8, blocks: 300, size: 10 }), dataIn, nexus: 1 };
-  expect(await pair.drive(pair.initiator.execute(read))).toMatchObject({ status: 0, transferred: data.length });
+  expect(await pair.drive(execute(pair.initiator, read))).toMatchObject({ status: 0, transferred: data.length });
   expect(Buffer.compare(dataIn, data)).toBe(0);
 }
 

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { errorCode } from '../../../src/errors.ts';
-import type { ScsiCommand, ScsiPort, ScsiResult } from '../../../src/scsi/port.ts';
+import type { ScsiCommand, ScsiPort, ScsiResult, StartedCommand } from '../../../src/scsi/port.ts';
 import { reportLuns } from '../../../src/scsi/scan.ts';
 import { check } from '../../support/scripted-port.ts';
+import { tellCommand } from '../../support/started-command.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
 const REPORT_LUNS = 0xa0;
@@ -20,7 +21,11 @@ class Inventory implements ScsiPort {
     this.luns = luns;
   }
 
-  async execute(command: ScsiCommand): Promise<ScsiResult> {
+  start(command: StartedCommand): void {
+    tellCommand(command, this.#execute(command));
+  }
+
+  async #execute(command: ScsiCommand): Promise<ScsiResult> {
     expect(command.cdb[0]).toBe(REPORT_LUNS);
     const length = new DataView(command.cdb.buffer, command.cdb.byteOffset).getUint32(6);
     expect(command.dataIn?.length).toBe(length);

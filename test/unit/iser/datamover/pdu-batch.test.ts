@@ -55,7 +55,7 @@ describe('several PDUs', () => {
   });
 
   it('go out in one segment where none of their data is long', () => {
-    const batch = new PduBatch();
+    const batch = PduBatch.take();
     for (let itt = 0; itt < 20; itt++) batch.add(dataOut(pattern(4096), itt), NO_DIGESTS);
     expect(batch.segments).toHaveLength(1);
     batch.release();
@@ -70,8 +70,20 @@ describe('several PDUs', () => {
     expect(count).toBe(4);
   });
 
+  it('leave nothing behind in a batch that is used again', () => {
+    const batch = PduBatch.take();
+    batch.add(dataOut(pattern(JOINED_LENGTH + 3).fill(0xff)), BOTH);
+    const sent = batch.segments.length;
+    batch.release();
+    const again = PduBatch.take();
+    again.add(dataOut(pattern(8), 2), NO_DIGESTS);
+    expect({ isSame: again === batch, sent, length: again.length }).toEqual({ isSame: true, sent: 3, length: 56 });
+    expect(join(again.segments)).toEqual(join(encodePdu(dataOut(pattern(8), 2), NO_DIGESTS)));
+    again.release();
+  });
+
   it('do not share memory with a batch that is not released', () => {
-    const [first, second] = [new PduBatch(), new PduBatch()];
+    const [first, second] = [PduBatch.take(), PduBatch.take()];
     first.add(dataOut(pattern(8).fill(1)), NO_DIGESTS);
     second.add(dataOut(pattern(8).fill(2)), NO_DIGESTS);
     expect(join(first.segments).subarray(48)).toEqual(new Uint8Array(8).fill(1));

@@ -23,7 +23,7 @@ describe('end of the session', () => {
     const { session, submit } = setUpSession();
     session.drop(new Error('gone'));
     await flush();
-    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
+    expect(submit()).toMatchObject({ isTaken: false, outcome: { count: 0 } });
     await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
     expect(session.pollTimeout()).toBeUndefined();
   });
@@ -82,7 +82,7 @@ describe('end of the session', () => {
     const sent = datamover.take().length;
     abort(new IserfsError('aborted', 'interrupted'));
     receive(pdu({ opcode: 'nop-in', itt: RESERVED_TAG, ttt: 7 }));
-    expect(submit().outcome.error).toMatchObject({ mayHaveExecuted: false });
+    expect(submit()).toMatchObject({ isTaken: false, outcome: { count: 0 } });
     await expect(session.manage('logical-unit-reset', 0n)).rejects.toBeInstanceOf(NexusLostError);
     expect({ sent, more: datamover.take() }).toEqual({ sent: 2, more: [] });
     session.drop(new Error('gone'));
