@@ -126,5 +126,5 @@ function circumstancesOf(root) {
 
 /** @param {string} path below native/ */
 function isSource(path) {
-  return path === 'Makefile' || /^(addon|fuse|fuse-addon|iwarp|provider|verbs)\/.*\.(cc|h)$/.test(path);
+  return path === 'Makefile' || /^(addon|fuse|fuse-addon|iwarp|node-api|provider|verbs)\/.*\.(cc|h)$/.test(path);
 }

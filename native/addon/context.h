@@ -71,10 +71,6 @@ class Context {
   Napi::Value flush(const Napi::CallbackInfo& info);
   Napi::Value retire(const Napi::CallbackInfo& info);
 
-  /** A method as a JavaScript function; C++ exceptions become JavaScript's. */
-  template <Napi::Value (Context::*method)(const Napi::CallbackInfo&)>
-  static Napi::Value call(const Napi::CallbackInfo& info);
-
   rdma::Provider& provider(Napi::Value name);
   /** Throws a TypeError where the first argument is no connection's number. */
   Connection& connection(const Napi::CallbackInfo& info);

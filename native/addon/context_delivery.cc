@@ -8,6 +8,7 @@
 #include "addon/arguments.h"
 #include "addon/context.h"
 #include "addon/records.h"
+#include "node-api/callback.h"
 
 namespace iserfs::addon {
 
@@ -47,10 +48,8 @@ void Context::deliverAll(Napi::Env env) {
       if (count == 0) continue;
       const std::array<napi_value, 2> arguments{Napi::Number::New(env, static_cast<double>(count)),
                                                 notices.IsEmpty() ? env.Undefined() : notices};
-      // Not by Napi::Function: what ends a worker in the middle of the call is no exception that a Napi::Error could be made of.
-      if (napi_call_function(env, env.Undefined(), deliver_.Value(), arguments.size(), arguments.data(), nullptr) == napi_ok) continue;
-      napi_value thrown = nullptr;
-      if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok) static_cast<void>(napi_fatal_exception(env, thrown));
+      // The wake-up has a callback scope around this.
+      node_api::reportThrown(env, napi_call_function(env, env.Undefined(), deliver_.Value(), arguments.size(), arguments.data(), nullptr));
     } catch (const Napi::Error& error) {
       // JavaScript catches what its handlers throw. What comes here is an environment that ends, or a fault of ours.
       static_cast<void>(napi_fatal_exception(env, error.Value()));

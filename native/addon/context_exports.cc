@@ -3,22 +3,24 @@
  * still: they are kept as outstanding, and `flush` gives them back with all others that did not complete.
  */
 #include <array>
-#include <new>
+#include <exception>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include "addon/arguments.h"
 #include "addon/context.h"
+#include "node-api/exports.h"
 
 namespace iserfs::addon {
 
 namespace {
 
-/** With the number of the failure, so that JavaScript can tell what kind it is. */
-Napi::Error failureError(Napi::Env env, const rdma::Failure& failure) {
-  auto error = Napi::Error::New(env, failure.text);
-  error.Set("failure", Napi::Number::New(env, static_cast<double>(failure.code)));
+/** A provider's with the number of the failure, so that JavaScript can tell what kind it is. */
+Napi::Error errorFrom(Napi::Env env, const std::exception& thrown) {
+  const auto* failed = dynamic_cast<const rdma::ProviderError*>(&thrown);
+  if (failed == nullptr) return node_api::errorFrom(env, thrown);
+  auto error = Napi::Error::New(env, failed->failure().text);
+  error.Set("failure", Napi::Number::New(env, static_cast<double>(failed->failure().code)));
   return error;
 }
 
@@ -33,54 +35,30 @@ rdma::Address addressFrom(const Napi::CallbackInfo& info, std::size_t first) {
 
 }  // namespace
 
-template <Napi::Value (Context::*method)(const Napi::CallbackInfo&)>
-Napi::Value Context::call(const Napi::CallbackInfo& info) {
-  auto& context = *static_cast<Context*>(info.Data());
-  const Napi::Env env = info.Env();
-  try {
-    return (context.*method)(info);
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const rdma::ProviderError& error) {
-    throw failureError(env, error.failure());
-  } catch (const std::invalid_argument& error) {
-    throw Napi::TypeError::New(env, error.what());
-  } catch (const std::out_of_range& error) {
-    throw Napi::RangeError::New(env, error.what());
-  } catch (const std::length_error& error) {
-    throw Napi::RangeError::New(env, error.what());
-  } catch (const std::bad_alloc&) {
-    throw Napi::RangeError::New(env, "out of memory");
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(env, error.what());
-  }
-}
-
+/** Its end is the environment's: it is there whenever JavaScript calls. */
 Napi::Object Context::exports(Napi::Env env) {
-  auto object = Napi::Object::New(env);
-  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    object.Set(name, Napi::Function::New(env, function, name, this));
-  };
-  add("allocate", &call<&Context::allocate>);
-  add("free", &call<&Context::free>);
-  add("openProvider", &call<&Context::openProvider>);
-  add("listDevices", &call<&Context::listDevices>);
-  add("connect", &call<&Context::connect>);
-  add("listen", &call<&Context::listen>);
-  add("closeListener", &call<&Context::closeListener>);
-  add("accept", &call<&Context::accept>);
-  add("reject", &call<&Context::reject>);
-  add("postReceive", &call<&Context::postReceive>);
-  add("postSend", &call<&Context::postSend>);
-  add("cork", &call<&Context::cork>);
-  add("uncork", &call<&Context::uncork>);
-  add("postWrite", &call<&Context::postWrite>);
-  add("postRead", &call<&Context::postRead>);
-  add("advertise", &call<&Context::advertise>);
-  add("revoke", &call<&Context::revoke>);
-  add("close", &call<&Context::close>);
-  add("flush", &call<&Context::flush>);
-  add("retire", &call<&Context::retire>);
+  node_api::Exports functions(env, [this] { return this; }, {.errorFrom = &errorFrom});
+  functions.add<&Context::allocate>("allocate");
+  functions.add<&Context::free>("free");
+  functions.add<&Context::openProvider>("openProvider");
+  functions.add<&Context::listDevices>("listDevices");
+  functions.add<&Context::connect>("connect");
+  functions.add<&Context::listen>("listen");
+  functions.add<&Context::closeListener>("closeListener");
+  functions.add<&Context::accept>("accept");
+  functions.add<&Context::reject>("reject");
+  functions.add<&Context::postReceive>("postReceive");
+  functions.add<&Context::postSend>("postSend");
+  functions.add<&Context::cork>("cork");
+  functions.add<&Context::uncork>("uncork");
+  functions.add<&Context::postWrite>("postWrite");
+  functions.add<&Context::postRead>("postRead");
+  functions.add<&Context::advertise>("advertise");
+  functions.add<&Context::revoke>("revoke");
+  functions.add<&Context::close>("close");
+  functions.add<&Context::flush>("flush");
+  functions.add<&Context::retire>("retire");
+  auto object = functions.object();
   object.Set("records", records_.Value());
   object.Set("advertised", advertised_.Value());
   return object;

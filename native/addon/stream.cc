@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "addon/arguments.h"
+#include "node-api/exports.h"
 
 namespace iserfs::addon {
 
@@ -50,7 +51,7 @@ Napi::Object Stream::open(Napi::Env env, int descriptor, Napi::Function ready) {
 }
 
 Stream::Stream(Napi::Env env, rdma::iwarp::Descriptor socket, Napi::Function ready)
-    : env_(env), socket_(std::move(socket)), ready_(Napi::Persistent(ready)), context_(std::make_unique<Napi::AsyncContext>(env, "iserfs:tcp")) {}
+    : env_(env), socket_(std::move(socket)), ready_(ready, "iserfs:tcp") {}
 
 void Stream::start() {
   uv_loop_s* loop = nullptr;
@@ -65,23 +66,16 @@ void Stream::start() {
   }
 }
 
-template <Napi::Value (Stream::*method)(const Napi::CallbackInfo&)>
-void Stream::exportMethod(Napi::Object& object, const char* name) {
-  const auto function = [self = shared_from_this()](const Napi::CallbackInfo& info) -> Napi::Value {
-    if (self->isClosed_) return Napi::Number::New(info.Env(), -EBADF);
-    return ((*self).*method)(info);
-  };
-  object.Set(name, Napi::Function::New(object.Env(), function, name));
-}
-
 Napi::Object Stream::exports(Napi::Env env) {
-  auto object = Napi::Object::New(env);
-  exportMethod<&Stream::receive>(object, "receive");
-  exportMethod<&Stream::send>(object, "send");
-  exportMethod<&Stream::watch>(object, "watch");
-  exportMethod<&Stream::endSending>(object, "endSending");
-  exportMethod<&Stream::closeNow>(object, "close");
-  return object;
+  const auto find = [self = shared_from_this()] { return self->isClosed_ ? nullptr : self.get(); };
+  const auto whenClosed = [](Napi::Env closed) -> Napi::Value { return Napi::Number::New(closed, -EBADF); };
+  node_api::Exports functions(env, find, {.whenClosed = whenClosed});
+  functions.add<&Stream::receive>("receive");
+  functions.add<&Stream::send>("send");
+  functions.add<&Stream::watch>("watch");
+  functions.add<&Stream::endSending>("endSending");
+  functions.add<&Stream::closeNow>("close");
+  return functions.object();
 }
 
 void Stream::onReady(int status, int events) {
@@ -89,13 +83,7 @@ void Stream::onReady(int status, int events) {
   const Napi::HandleScope scope(env_);
   // That a connection broke is told by the next call of the system.
   const bool both = status < 0;
-  const napi_value ready = ready_.Value();
-  const std::array<napi_value, 2> arguments = {Napi::Boolean::New(env_, both || (events & UV_READABLE) != 0),
-                                               Napi::Boolean::New(env_, both || (events & UV_WRITABLE) != 0)};
-  // As Napi::Function::MakeCallback, which allocates memory for the arguments.
-  if (napi_make_callback(env_, *context_, Napi::Env(env_).Global(), ready, arguments.size(), arguments.data(), nullptr) == napi_pending_exception) {
-    static_cast<void>(napi_fatal_exception(env_, Napi::Env(env_).GetAndClearPendingException().Value()));
-  }
+  ready_.call({Napi::Boolean::New(env_, both || (events & UV_READABLE) != 0), Napi::Boolean::New(env_, both || (events & UV_WRITABLE) != 0)});
   // libuv watches no further; but what came before the end may not have been taken yet.
   if (both && !isClosed_) watchFor(events_);
 }
@@ -156,8 +144,7 @@ void Stream::close() {
   if (std::exchange(isClosed_, true)) return;
   uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     const auto self = std::move(static_cast<Stream*>(handle->data)->self_);
-    self->ready_.Reset();
-    self->context_.reset();
+    self->ready_.release();
     self->socket_ = {};
     if (self->cleanup_ != nullptr) napi_remove_async_cleanup_hook(self->cleanup_);
   });

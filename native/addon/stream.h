@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "iwarp/socket.h"
+#include "node-api/callback.h"
 
 namespace iserfs::addon {
 
@@ -29,6 +30,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   Stream(Napi::Env env, rdma::iwarp::Descriptor socket, Napi::Function ready);
 
   void start();
+  /** The functions that `src/iser/rdma/addon.ts` calls AddonStream; once this is closed they answer EBADF. */
   Napi::Object exports(Napi::Env env);
   void onReady(int status, int events);
   /** Events of libuv. */
@@ -41,9 +43,6 @@ class Stream : public std::enable_shared_from_this<Stream> {
   Napi::Value endSending(const Napi::CallbackInfo& info);
   Napi::Value closeNow(const Napi::CallbackInfo& info);
 
-  template <Napi::Value (Stream::*method)(const Napi::CallbackInfo&)>
-  void exportMethod(Napi::Object& object, const char* name);
-
   const napi_env env_;
   rdma::iwarp::Descriptor socket_;
   uv_poll_t poll_{};
@@ -52,8 +51,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
   /** From `start` to the end of closing: the event loop refers to this. */
   std::shared_ptr<Stream> self_;
-  Napi::FunctionReference ready_;
-  std::unique_ptr<Napi::AsyncContext> context_;
+  node_api::Callback ready_;
 };
 
 }  // namespace iserfs::addon

@@ -9,9 +9,7 @@
 namespace iserfs::fuse_addon {
 
 Connection::Connection(Napi::Env env, fuse::Descriptor device, Napi::Function deliver)
-    : env_(env), channel_(std::make_shared<fuse::Channel>(std::move(device))) {
-  deliver_ = Napi::Persistent(deliver);
-  context_ = std::make_unique<Napi::AsyncContext>(env, "iserfs:fuse");
+    : env_(env), channel_(std::make_shared<fuse::Channel>(std::move(device))), deliver_(deliver, "iserfs:fuse") {
   auto records = Napi::Float64Array::New(env, recordFields * recordCapacity);
   auto names = Napi::Uint8Array::New(env, nameStride * recordCapacity);
   auto scratch = Napi::Uint8Array::New(env, scratchLength);
@@ -115,13 +113,7 @@ std::size_t Connection::encode() {
 bool Connection::call(std::size_t count, bool isStarved, bool hasEnded, Napi::Value done) {
   const Napi::HandleScope scope(env_);
   const Napi::Env env(env_);
-  try {
-    deliver_.Value().MakeCallback(
-        env.Global(), {Napi::Number::New(env, static_cast<double>(count)), Napi::Boolean::New(env, isStarved), Napi::Boolean::New(env, hasEnded), done},
-        *context_);
-  } catch (const Napi::Error& error) {
-    static_cast<void>(napi_fatal_exception(env_, error.Value()));
-  }
+  deliver_.call({Napi::Number::New(env, static_cast<double>(count)), Napi::Boolean::New(env, isStarved), Napi::Boolean::New(env, hasEnded), done});
   return !isClosed_;
 }
 
@@ -147,8 +139,7 @@ void Connection::close() {
   for (const auto& request : pending_.takeAll()) channel_->answer(request.unique, EIO);
   notifier_.reset();
   handles_->close([self = shared_from_this()]() mutable {
-    self->deliver_.Reset();
-    self->context_.reset();
+    self->deliver_.release();
     self->records_.Reset();
     self->names_.Reset();
     self->scratch_.Reset();

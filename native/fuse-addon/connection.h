@@ -16,6 +16,7 @@
 #include "fuse/channel.h"
 #include "fuse/guard.h"
 #include "fuse/notifier.h"
+#include "node-api/callback.h"
 
 namespace iserfs::fuse_addon {
 
@@ -34,7 +35,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   /** Begins to serve; throws Napi::Error. */
   void start(Napi::Env env);
-  /** The functions that `src/fuse/native-addon.ts` calls AddonConnection. */
+  /** The functions that `src/fuse/native-addon.ts` calls AddonConnection; once this is closed they do nothing. */
   Napi::Object exports(Napi::Env env);
 
  private:
@@ -68,9 +69,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Napi::Value closeNow(const Napi::CallbackInfo& info);
   void giveBack(std::uint32_t slot);
 
-  template <Napi::Value (Connection::*method)(const Napi::CallbackInfo&)>
-  void exportMethod(Napi::Object& object, const char* name);
-
   const napi_env env_;
   const std::shared_ptr<fuse::Channel> channel_;
   std::optional<fuse::Guard> guard_;
@@ -88,8 +86,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::vector<std::byte*> slots_;
 
   // Let go of when the event loop has.
-  Napi::FunctionReference deliver_;
-  std::unique_ptr<Napi::AsyncContext> context_;
+  node_api::Callback deliver_;
   Napi::Reference<Napi::Float64Array> records_;
   Napi::Reference<Napi::Uint8Array> names_;
   Napi::Reference<Napi::Uint8Array> scratch_;

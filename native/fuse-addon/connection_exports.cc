@@ -1,9 +1,9 @@
 #include <cerrno>
 #include <cmath>
-#include <exception>
 
 #include "fuse-addon/connection.h"
 #include "fuse-addon/records.h"
+#include "node-api/exports.h"
 
 namespace iserfs::fuse_addon {
 
@@ -39,43 +39,30 @@ constexpr std::uint32_t maxSlots = 65536;
 
 }  // namespace
 
-template <Napi::Value (Connection::*method)(const Napi::CallbackInfo&)>
-void Connection::exportMethod(Napi::Object& object, const char* name) {
-  const auto function = [self = shared_from_this()](const Napi::CallbackInfo& info) -> Napi::Value {
-    if (self->isClosed_) return info.Env().Undefined();
-    try {
-      return ((*self).*method)(info);
-    } catch (const Napi::Error&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw Napi::Error::New(info.Env(), error.what());
-    }
-  };
-  object.Set(name, Napi::Function::New(object.Env(), function, name));
-}
-
 Napi::Object Connection::exports(Napi::Env env) {
-  auto object = Napi::Object::New(env);
+  const auto find = [self = shared_from_this()] { return self->isClosed_ ? nullptr : self.get(); };
+  node_api::Exports functions(env, find, {.whenClosed = [](Napi::Env closed) { return closed.Undefined(); }});
+  auto object = functions.object();
   object.Set("records", records_.Value());
   object.Set("names", names_.Value());
   object.Set("scratch", scratch_.Value());
-  exportMethod<&Connection::answer>(object, "answer");
-  exportMethod<&Connection::answerOpen>(object, "answerOpen");
-  exportMethod<&Connection::answerScratch>(object, "answerScratch");
-  exportMethod<&Connection::answerData>(object, "answerData");
-  exportMethod<&Connection::addSlot>(object, "addSlot");
-  exportMethod<&Connection::takeSlot>(object, "takeSlot");
-  exportMethod<&Connection::setSize>(object, "setSize");
-  exportMethod<&Connection::drop>(object, "drop");
-  exportMethod<&Connection::show>(object, "show");
-  exportMethod<&Connection::hide>(object, "hide");
-  exportMethod<&Connection::takeHits>(object, "takeHits");
-  exportMethod<&Connection::hits>(object, "hits");
-  exportMethod<&Connection::forgetInode>(object, "forgetInode");
-  exportMethod<&Connection::forgetName>(object, "forgetName");
-  exportMethod<&Connection::freeSlots>(object, "freeSlots");
-  exportMethod<&Connection::figures>(object, "figures");
-  exportMethod<&Connection::closeNow>(object, "close");
+  functions.add<&Connection::answer>("answer");
+  functions.add<&Connection::answerOpen>("answerOpen");
+  functions.add<&Connection::answerScratch>("answerScratch");
+  functions.add<&Connection::answerData>("answerData");
+  functions.add<&Connection::addSlot>("addSlot");
+  functions.add<&Connection::takeSlot>("takeSlot");
+  functions.add<&Connection::setSize>("setSize");
+  functions.add<&Connection::drop>("drop");
+  functions.add<&Connection::show>("show");
+  functions.add<&Connection::hide>("hide");
+  functions.add<&Connection::takeHits>("takeHits");
+  functions.add<&Connection::hits>("hits");
+  functions.add<&Connection::forgetInode>("forgetInode");
+  functions.add<&Connection::forgetName>("forgetName");
+  functions.add<&Connection::freeSlots>("freeSlots");
+  functions.add<&Connection::figures>("figures");
+  functions.add<&Connection::closeNow>("close");
   return object;
 }
 

@@ -5,12 +5,12 @@
 #include <napi.h>
 #include <sys/mman.h>
 
-#include <exception>
 #include <memory>
 
 #include "fuse-addon/connection.h"
 #include "fuse-addon/records.h"
 #include "fuse/mounting.h"
+#include "node-api/exports.h"
 
 namespace iserfs::fuse_addon {
 
@@ -51,16 +51,12 @@ Napi::Value mount(const Napi::CallbackInfo& info) {
 /** The descriptor belongs to the connection from now on. */
 Napi::Value openConnection(const Napi::CallbackInfo& info) {
   if (!info[0].IsNumber() || !info[1].IsFunction()) throw Napi::TypeError::New(info.Env(), "open wants a descriptor and a function");
-  try {
+  return node_api::throwingInJavaScript(info.Env(), [&info] {
     const auto connection =
         std::make_shared<Connection>(info.Env(), fuse::Descriptor(info[0].As<Napi::Number>().Int32Value()), info[1].As<Napi::Function>());
     connection->start(info.Env());
     return connection->exports(info.Env());
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
+  });
 }
 
 Napi::Value allocate(const Napi::CallbackInfo& info) {

@@ -1,4 +1,4 @@
-/** Requests as numbers in a Float64Array: `src/fuse/native-records.ts` reads what is written here. */
+/** Requests as numbers in a Float64Array: `src/fuse/native-handlers.ts` reads what is written here. */
 #pragma once
 
 #include <cstddef>

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "fuse/kernel.h"
@@ -115,7 +116,10 @@ std::string readAll(const Descriptor& from) {
   }
 }
 
-/** The descriptor that the helper sends; none where it ends without. */
+/**
+ * The descriptor that a helper which has ended has sent; none where it sent none. Of several in its message the first; the others are
+ * closed: the room for one is rounded up, and the kernel has opened what finds room.
+ */
 Descriptor receiveDescriptor(const Descriptor& socket) {
   char byte = 0;
   iovec into{.iov_base = &byte, .iov_len = 1};
@@ -125,17 +129,18 @@ Descriptor receiveDescriptor(const Descriptor& socket) {
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
-  ssize_t length = 0;
-  do {
-    length = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
-  } while (length < 0 && errno == EINTR);
-  const cmsghdr* header = length <= 0 ? nullptr : CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) {
-    return {};
+  if (::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) <= 0) return {};
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return {};
+  Descriptor first;
+  const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  for (std::size_t index = 0; index < count; index++) {
+    int number = -1;
+    std::memcpy(&number, CMSG_DATA(header) + index * sizeof number, sizeof number);
+    Descriptor each(number);
+    if (!first.isOpen()) first = std::move(each);
   }
-  int number = -1;
-  std::memcpy(&number, CMSG_DATA(header), sizeof number);
-  return Descriptor(number);
+  return first;
 }
 
 Descriptor mountByHelper(const MountOptions& options) {
@@ -163,11 +168,12 @@ Descriptor mountByHelper(const MountOptions& options) {
   if (error != 0) throw MountError(std::string(helper) + " cannot be started: " + std::strerror(error));
   theirs.reset();
   says.reset();
-  auto descriptor = receiveDescriptor(ours);
+  // First what the helper says, until it ends: the pipe holds only so much of it, and the socket what it sends.
   auto complaint = readAll(said);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  auto descriptor = receiveDescriptor(ours);
   while (!complaint.empty() && complaint.back() == '\n') complaint.pop_back();
   if (!descriptor.isOpen()) throw MountError(complaint.empty() ? std::string(helper) + " does not mount" : complaint);
   makeNonBlocking(descriptor);

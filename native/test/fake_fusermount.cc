@@ -19,8 +19,10 @@ namespace {
 constexpr const char* helperName = "fusermount3";
 constexpr const char* conductVariable = "FAKE_FUSERMOUNT_CONDUCT";
 constexpr const char* folderVariable = "FAKE_FUSERMOUNT_FOLDER";
-/** More than is kept of it; less than any pipe holds. */
-constexpr std::size_t atLength = 6000;
+/** More than is kept of it, and more than a pipe holds. */
+constexpr std::size_t atLength = 200'000;
+/** A helper whom nobody listens to ends: so its test fails, and does not hang. */
+constexpr unsigned int lifeSeconds = 10;
 
 void note(const std::filesystem::path& file, char** texts) {
   std::ofstream out(file);
@@ -29,22 +31,23 @@ void note(const std::filesystem::path& file, char** texts) {
 
 void say(std::string_view text, int to) { static_cast<void>(!::write(to, text.data(), text.size())); }
 
-/** As libfuse's does it: one byte, with the descriptor beside it. */
-void send(int socket, int descriptor) {
+/** As libfuse's does it: one byte, with the descriptor beside it; or none, or two of the same file. */
+void send(int socket, int descriptor, std::size_t count = 1) {
   char byte = 0;
   iovec from{.iov_base = &byte, .iov_len = 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  const std::array<int, 2> sent{descriptor, descriptor};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof sent)> control{};
   msghdr message{};
   message.msg_iov = &from;
   message.msg_iovlen = 1;
-  if (descriptor >= 0) {
+  if (count > 0) {
     message.msg_control = control.data();
-    message.msg_controllen = control.size();
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
     cmsghdr* header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    header->cmsg_len = CMSG_LEN(count * sizeof(int));
+    std::memcpy(CMSG_DATA(header), sent.data(), count * sizeof(int));
   }
   ::sendmsg(socket, &message, 0);
 }
@@ -94,9 +97,13 @@ void beFakeFusermount(char** words) {
   const int socket = number == nullptr ? -1 : std::atoi(number);
   const int sent = ::open((folder / "sent").c_str(), O_RDWR);
   int status = 0;
+  ::alarm(lifeSeconds);
   switch (static_cast<HelperConduct>(std::atoi(std::getenv(conductVariable)))) {
     case HelperConduct::sendsDescriptor:
       send(socket, sent);
+      break;
+    case HelperConduct::sendsTwoDescriptors:
+      send(socket, sent, 2);
       break;
     case HelperConduct::complains:
       say(std::string(FakeFusermount::complaint) + "\n", STDERR_FILENO);
@@ -110,15 +117,20 @@ void beFakeFusermount(char** words) {
       say(std::string(atLength, 'x'), STDERR_FILENO);
       status = 1;
       break;
+    case HelperConduct::complainsAtLengthAndSends:
+      say(std::string(atLength, 'x'), STDERR_FILENO);
+      send(socket, sent);
+      break;
     case HelperConduct::diesSilently:
       ::raise(SIGKILL);
       break;
     case HelperConduct::endsWithoutDescriptor:
       break;
     case HelperConduct::sendsByteAlone:
-      send(socket, -1);
+      send(socket, sent, 0);
       break;
   }
+  std::ofstream(folder / "finished");
   ::_exit(status);
 }
 

@@ -11,7 +11,17 @@
 
 namespace iserfs::test {
 
-enum class HelperConduct { sendsDescriptor, complains, complainsAndSends, complainsAtLength, diesSilently, endsWithoutDescriptor, sendsByteAlone };
+enum class HelperConduct {
+  sendsDescriptor,
+  sendsTwoDescriptors,
+  complains,
+  complainsAndSends,
+  complainsAtLength,
+  complainsAtLengthAndSends,
+  diesSilently,
+  endsWithoutDescriptor,
+  sendsByteAlone,
+};
 
 /** While it lives, fusermount3 is found on PATH and does so; or is not found. */
 class FakeFusermount {
@@ -26,6 +36,8 @@ class FakeFusermount {
   /** Its arguments. */
   std::vector<std::string> words() const { return linesOf("words"); }
   std::vector<std::string> environment() const { return linesOf("environment"); }
+  /** Whether it said and sent all that it had to, and was not ended before. */
+  bool hasFinished() const { return std::filesystem::exists(folder_ / "finished"); }
   /** What its standard input was. */
   std::string standardInput() const;
 

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -44,6 +46,12 @@ bool isSameFile(const Descriptor& descriptor, const std::filesystem::path& path)
   return ::fstat(descriptor.get(), &one) == 0 && ::stat(path.c_str(), &other) == 0 && one.st_ino == other.st_ino && one.st_dev == other.st_dev;
 }
 
+/** Of this process; the one that looks at them included, each time. */
+long openDescriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return std::distance(begin(all), end(all));
+}
+
 long countOf(const std::vector<std::string>& lines, const std::string& start) {
   return std::count_if(lines.begin(), lines.end(), [&](const std::string& line) { return line.starts_with(start); });
 }
@@ -53,7 +61,7 @@ long countOf(const std::vector<std::string>& lines, const std::string& start) {
 TEST_SUITE_BEGIN("fuse mounting");
 
 TEST_CASE("the descriptor that the helper sends does not block, and children do not inherit it") {
-  for (const auto conduct : {HelperConduct::sendsDescriptor, HelperConduct::complainsAndSends}) {
+  for (const auto conduct : {HelperConduct::sendsDescriptor, HelperConduct::complainsAndSends, HelperConduct::complainsAtLengthAndSends}) {
     const FakeFusermount helper(conduct);
     const Descriptor descriptor = mount(options());
     CHECK(isSameFile(descriptor, helper.sentFile()));
@@ -61,6 +69,14 @@ TEST_CASE("the descriptor that the helper sends does not block, and children do 
     CHECK((::fcntl(descriptor.get(), F_GETFD) & FD_CLOEXEC) != 0);
     CHECK_FALSE(hasChildren());
   }
+}
+
+TEST_CASE("of two descriptors in one message the first is the device, and the other does not stay open") {
+  const FakeFusermount helper(HelperConduct::sendsTwoDescriptors);
+  const auto before = openDescriptors();
+  const Descriptor descriptor = mount(options());
+  CHECK(isSameFile(descriptor, helper.sentFile()));
+  CHECK(openDescriptors() == before + 1);
 }
 
 TEST_CASE("the helper is told what to mount where, a comma and a backslash not ending an option") {
@@ -106,6 +122,7 @@ TEST_CASE("a complaint without end is cut") {
   const auto failure = failureOf(options());
   CHECK(failure.size() >= 4096);
   CHECK(failure.size() < 5000);
+  CHECK(helper.hasFinished());
   CHECK_FALSE(hasChildren());
 }
 

@@ -8,7 +8,7 @@
  */
 
 import { Bag, type Placed, UNPLACED } from '../bag.ts';
-import type { Ended, Failure } from '../scsi/ended.ts';
+import type { Failure } from '../scsi/ended.ts';
 
 /** Where an error can be told. */
 type Occasion = 'write' | 'fsync' | 'close';
@@ -69,7 +69,7 @@ export class FileHandle {
 }
 
 /** A write that has not ended, and who waits for that. */
-interface WriteUnderWay extends Placed {
+export interface WriteUnderWay extends Placed {
   readonly handle: FileHandle;
   watchers: (() => void)[] | undefined;
 }
@@ -110,17 +110,24 @@ export class OpenImage {
     }
   }
 
-  /** Begins a write that is acknowledged before it has ended; call what it returns when it has. A failure is noted for all handles. */
-  trackStaged(handle: FileHandle): Ended {
-    const underWay = this.#begin(handle);
-    return (failure) => {
-      if (failure === undefined) this.#acknowledged++;
-      else {
-        handle.noteOwn(failure.error);
-        this.noteForOthers(handle, failure.error);
-      }
-      this.#end(underWay);
-    };
+  /** Begins a write that is acknowledged before it has ended: `endStaged` when it has, `notTaken` where it is refused after all. */
+  beginStaged(handle: FileHandle): WriteUnderWay {
+    return this.#begin(handle);
+  }
+
+  /** A failure is noted for all handles. */
+  endStaged(write: WriteUnderWay, failure: Failure | undefined): void {
+    if (failure === undefined) this.#acknowledged++;
+    else {
+      write.handle.noteOwn(failure.error);
+      this.noteForOthers(write.handle, failure.error);
+    }
+    this.#end(write);
+  }
+
+  /** Nothing was written, and its writer is told so directly: nobody else has to hear of it. */
+  notTaken(write: WriteUnderWay): void {
+    this.#end(write);
   }
 
   /**

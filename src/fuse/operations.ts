@@ -346,19 +346,19 @@ export class Operations implements FuseUpcalls {
   ): number | Promise<number> {
     const untold = handle.takeError('write');
     if (untold !== undefined) throw earlierFailure(untold.error);
-    const ended = handle.file.trackStaged(handle);
-    const told = (failure?: Failure) => {
+    const write = handle.file.beginStaged(handle);
+    const ended = (failure?: Failure) => {
       if (failure !== undefined) this.failed(failure.error);
-      ended(failure);
+      handle.file.endStaged(write, failure);
       if (image.device !== device) image.open.deviceLost(lostWithDevice());
     };
     const notTaken = (error: unknown) => {
-      ended({ error });
+      handle.file.notTaken(write);
       throw error;
     };
     let taken: Promise<void> | undefined;
     try {
-      taken = stage(offset, data, told, memory);
+      taken = stage(offset, data, ended, memory);
     } catch (error) {
       return notTaken(error);
     }

@@ -1,8 +1,9 @@
 // @ts-check
 /**
- * Runs the tests of this folder on the addons under AddressSanitizer and UndefinedBehaviorSanitizer:
- * `npm run test:asan`. In a copy of the project, whose addons are the ones with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the
- * tests: Node does not free everything when it ends.
+ * Runs the tests of the addons, this folder's and those of the FUSE host by a mount, under AddressSanitizer and
+ * UndefinedBehaviorSanitizer: `npm run test:asan`; with arguments, vitest gets those in place of the files. In a copy of the project,
+ * whose addons are the ones with sanitizers; Node itself has none, so their library is preloaded. Leaks are left to the tests: Node
+ * does not free everything when it ends.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -12,6 +13,7 @@ import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSanitizedAddons } from '../../native/setup-own-addons.mjs';
 
+const files = ['test/native/', 'test/mount/native-host.test.ts'];
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const folder = mkdtempSync(join(tmpdir(), 'iserfs-sanitized-'));
 try {
@@ -23,7 +25,8 @@ try {
   mkdirSync(join(folder, 'native', 'build'), { recursive: true });
   for (const addon of addons) cpSync(addon, join(folder, 'native', 'build', basename(addon)));
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
-  const args = [vitest, 'run', '--project', 'native', '--testTimeout', '60000', ...process.argv.slice(2)];
+  const wanted = process.argv.length > 2 ? process.argv.slice(2) : files;
+  const args = [vitest, 'run', '--project', 'native', '--project', 'mount', '--testTimeout', '60000', ...wanted];
   const { status } = spawnSync(process.execPath, args, { cwd: folder, env: sanitizedEnvironment(), stdio: 'inherit' });
   process.exitCode = status ?? 1;
 } finally {

@@ -192,11 +192,16 @@ export class IoChild implements AsyncDisposable {
   }
 }
 
-/** A child that holds none of this process's descriptors of /dev/fuse. */
+/**
+ * A child that holds none of this process's descriptors of /dev/fuse, and in which nothing is preloaded: it does not load the addons, and
+ * starts in a third of the time without what those need under sanitizers.
+ */
 function spawnApart(program: string, args: readonly string[], options: SpawnOptions = {}): ChildProcessWithoutNullStreams {
+  const { LD_PRELOAD: _preloaded, ...env } = options.env ?? process.env;
   // The first three are pipes, so that the streams are there.
   return spawn(program, args, {
     ...options,
+    env,
     stdio: stdioWithoutFuse(['pipe', 'pipe', 'pipe']),
   }) as ChildProcessWithoutNullStreams;
 }

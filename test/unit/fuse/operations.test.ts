@@ -432,18 +432,23 @@ describe('a read that waits for nothing', () => {
 });
 
 describe('a staged write that is not taken', () => {
-  it.each(['at once', 'after a while'])('fails, and keeps nobody waiting: %s', async (when) => {
-    await open(1);
-    const stage: StageWrite = () => {
-      if (when === 'at once') throw failure('internal');
-      return Promise.reject(failure('internal'));
-    };
-    operations.attach(INODE, Object.defineProperty(image, 'stage', { value: stage }));
-    expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EIO);
-    await flush(1);
-    await release(1);
-    await operations.drained();
-  });
+  it.each(['at once', 'after a while'])(
+    'is told to its writer once, to nobody else, and keeps nobody waiting: %s',
+    async (when) => {
+      image.isStaging = true;
+      await Promise.all([open(1), open(2)]);
+      const stage: StageWrite = () => {
+        if (when === 'at once') throw failure('internal');
+        return Promise.reject(failure('internal'));
+      };
+      Object.defineProperty(image, 'stage', { value: stage, configurable: true });
+      expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EIO);
+      Reflect.deleteProperty(image, 'stage');
+      expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
+      expect(await Promise.all([flush(1), fsync(1), flush(2), fsync(2), release(1)])).toEqual([0, 0, 0, 0, 0]);
+      await operations.drained();
+    },
+  );
 });
 
 describe('a host that takes no answer', () => {
