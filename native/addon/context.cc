@@ -8,8 +8,10 @@
 namespace iserfs::addon {
 
 Context::Context(Napi::Env env, Napi::Function deliver)
-    : wakeUp_(env, [this](Napi::Env callEnv) { deliverAll(callEnv); }),
-      queue_(std::make_shared<EventQueue>([this] { wakeUp_.send(); })),
+    : env_(env), wakeUp_(env, [this](Napi::Env callEnv) { deliverAll(callEnv); }),
+      queue_(std::make_shared<EventQueue>([this] {
+        if (!isDeliveryNear_) wakeUp_.send();
+      })),
       deliver_(Napi::Persistent(deliver)),
       records_(Napi::Persistent(Napi::Uint32Array::New(env, recordWords * recordCapacity))),
       advertised_(Napi::Persistent(Napi::Float64Array::New(env, 2))) {}
@@ -26,6 +28,8 @@ void Context::shutDown() noexcept {
     }
   }
   connections_.clear();
+  if (iwarpWatch_) iwarpWatch_->close();
+  iwarpTurns_.reset();
   iwarp_.reset();
   verbs_.reset();
   wakeUp_.release();
@@ -34,7 +38,12 @@ void Context::shutDown() noexcept {
 rdma::Provider& Context::provider(Napi::Value name) {
   const auto text = textFrom(name, "the provider");
   if (text == "iwarp") {
-    if (iwarp_ == nullptr) iwarp_ = rdma::makeIwarpProvider();
+    if (iwarp_ == nullptr) {
+      auto made = rdma::makeIwarpProvider();
+      iwarpTurns_ = std::make_unique<Napi::AsyncContext>(env_, "iserfs:iwarp");
+      iwarpWatch_ = LoopWatch::start(env_, made->turnDescriptor(), [this] { turnIwarp(); });
+      iwarp_ = std::move(made);
+    }
     return *iwarp_;
   }
   if (text == "verbs") {
@@ -42,6 +51,12 @@ rdma::Provider& Context::provider(Napi::Value name) {
     return *verbs_;
   }
   throw Napi::TypeError::New(name.Env(), "no such provider: " + text);
+}
+
+void Context::turnIwarp() noexcept {
+  const Napi::HandleScope scope(env_);
+  const Napi::CallbackScope callback(env_, *iwarpTurns_);
+  workAndDeliver(env_, [this] { iwarp_->turn(); });
 }
 
 Context::Connection& Context::connection(const Napi::CallbackInfo& info) {

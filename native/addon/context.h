@@ -7,7 +7,7 @@
  * too: an environment that ends takes its threads with it and touches no other's. Nothing of a context is shared between
  * environments but the counter of arenas.
  *
- * Threads: JavaScript's throughout. Others reach the event queue and the wake-up only. `shutDown` runs before the environment goes
+ * Threads: JavaScript's throughout; the event loop gives a provider that has none its turns. Others reach the event queue and the wake-up only. `shutDown` runs before the environment goes
  * away, whatever state connections are in: it ends them abruptly, waits for the providers' threads, and drops what they still had
  * to say. Where a process exits without tearing its environments down (process.exit on the main thread), it does not run, and the
  * kernel ends threads and sockets; so nothing in here depends on it.
@@ -18,12 +18,15 @@
 
 #include <napi.h>
 
+#include <atomic>
+
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
 
 #include "addon/arena_table.h"
 #include "addon/event_queue.h"
+#include "addon/loop_watch.h"
 #include "addon/outstanding.h"
 #include "addon/wake_up.h"
 #include "provider/provider.h"
@@ -80,12 +83,19 @@ class Context {
   /** After the first connection or listener has come, or the last has gone. */
   void holdEventLoop();
 
+  /** A turn of iWARP, and the delivery of what came of it. Outside of JavaScript. */
+  void turnIwarp() noexcept;
+  /** `work` pushes events on this thread: they are delivered when it is done, and nobody has to be woken up for them. */
+  template <typename Work>
+  void workAndDeliver(Napi::Env env, const Work& work);
+
   // context_delivery.cc: the way of events.
   void deliverAll(Napi::Env env);
   /** False where nobody waits for the event any more. */
   bool encode(Napi::Env env, Event& event, Batch& batch, std::uint32_t* record, Napi::Array& notices);
   Napi::Value describe(Napi::Env env, Notice& notice);
 
+  const napi_env env_;
   const std::shared_ptr<ArenaTable> arenas_ = std::make_shared<ArenaTable>();
   WakeUp wakeUp_;
   const std::shared_ptr<EventQueue> queue_;
@@ -96,6 +106,10 @@ class Context {
   Napi::Reference<Napi::Float64Array> advertised_;
   Batch spare_;
   std::shared_ptr<rdma::Provider> iwarp_;
+  std::shared_ptr<LoopWatch> iwarpWatch_;
+  std::unique_ptr<Napi::AsyncContext> iwarpTurns_;
+  /** In `workAndDeliver`. Read with the event queue's lock held, by whoever pushes. */
+  std::atomic<bool> isDeliveryNear_ = false;
   std::shared_ptr<rdma::Provider> verbs_;
   std::unordered_map<std::uint32_t, Connection> connections_;
   std::unordered_map<std::uint32_t, std::unique_ptr<rdma::Listener>> listeners_;
@@ -103,5 +117,13 @@ class Context {
   std::uint32_t lastNumber_ = 0;
   bool holdsEventLoop_ = false;
 };
+
+template <typename Work>
+void Context::workAndDeliver(Napi::Env env, const Work& work) {
+  isDeliveryNear_ = true;
+  work();
+  isDeliveryNear_ = false;
+  deliverAll(env);
+}
 
 }  // namespace iserfs::addon

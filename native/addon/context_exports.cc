@@ -208,9 +208,10 @@ Napi::Value Context::cork(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** uncork(connection) */
+/** uncork(connection): also delivers what is complete by that */
 Napi::Value Context::uncork(const Napi::CallbackInfo& info) {
-  connection(info).queuePair->uncork();
+  const auto queuePair = connection(info).queuePair;
+  workAndDeliver(info.Env(), [&] { queuePair->uncork(); });
   return info.Env().Undefined();
 }
 

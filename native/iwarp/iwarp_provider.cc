@@ -13,28 +13,29 @@ using namespace iwarp;
 
 class IwarpProvider final : public Provider {
  public:
-  IwarpProvider() : thread_(LoopThread::shared()), endpoints_(std::make_shared<OpenEndpoints>()) {}
-
   ~IwarpProvider() override {
-    thread_->loop()->runAndWait([this] { endpoints_->abandonAll(); });
+    endpoints_->abandonAll();
+    loop_->end();
   }
+
+  int turnDescriptor() const noexcept override { return loop_->descriptor(); }
+  void turn() noexcept override { loop_->turn(); }
 
   std::shared_ptr<QueuePair> connect(const Address& to, const QueuePairOptions& options, std::uint32_t timeoutMs,
                                      std::shared_ptr<QueuePairEvents> events) override {
-    const auto& loop = thread_->loop();
-    const auto queuePair = std::make_shared<IwarpQueuePair>(loop, endpoints_, options, std::move(events));
+    const auto queuePair = std::make_shared<IwarpQueuePair>(loop_, endpoints_, options, std::move(events));
     endpoints_->add(queuePair);
-    loop->post([queuePair, to, timeoutMs] { queuePair->connect(to, std::chrono::milliseconds(timeoutMs)); });
+    loop_->post([queuePair, to, timeoutMs] { queuePair->connect(to, std::chrono::milliseconds(timeoutMs)); });
     return queuePair->handle();
   }
 
   std::unique_ptr<Listener> listen(const Address& at, std::shared_ptr<ListenerEvents> events) override {
-    return iwarp::listen(thread_->loop(), endpoints_, at, std::move(events));
+    return iwarp::listen(loop_, endpoints_, at, std::move(events));
   }
 
  private:
-  const std::shared_ptr<LoopThread> thread_;
-  const std::shared_ptr<OpenEndpoints> endpoints_;
+  const std::shared_ptr<SocketLoop> loop_ = std::make_shared<SocketLoop>();
+  const std::shared_ptr<OpenEndpoints> endpoints_ = std::make_shared<OpenEndpoints>();
 };
 
 }  // namespace

@@ -1,9 +1,10 @@
 /**
  * A connection of the software provider: a TCP socket, the byte machines on both its directions, and the books between them.
  *
- * Threads. The loop's thread receives, keeps time, tells the events and decides on the connection's life. Sending is done by
+ * Threads. In the program owner and loop have one thread, so that a message wakes up nobody but those who want it. Nothing here counts
+ * on that. The loop's thread receives, keeps time, tells the events and decides on the connection's life. Sending is done by
  * whoever posts, at once or when it uncorks, as far as the socket takes it, and by the loop's thread from there. Who uncorks is told
- * what is complete by that on its own thread: no other has to be woken up for it. Two locks are held while bytes
+ * what is complete by that on its own thread. Two locks are held while bytes
  * move, always in this order: `receiveLock_` (the receiver and the memory it fills), `transmitLock_` (the transmitter and the memory
  * it reads). A revocation that meets a transfer takes both; so it waits for a system call and a checksum, never for the peer.
  *

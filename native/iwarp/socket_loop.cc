@@ -1,26 +1,30 @@
 #include "socket_loop.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <future>
-#include <system_error>
 
 namespace iserfs::rdma::iwarp {
 
-SocketLoop::SocketLoop() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wakeUp_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (!epoll_ || !wakeUp_) throw ProviderError({FailureCode::resources, errorText(errno)});
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.fd = wakeUp_.number();
-  if (::epoll_ctl(epoll_.number(), EPOLL_CTL_ADD, wakeUp_.number(), &event) != 0) {
-    throw ProviderError({FailureCode::resources, errorText(errno)});
+SocketLoop::SocketLoop()
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      wakeUp_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      alarm_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+  if (!epoll_ || !wakeUp_ || !alarm_) throw ProviderError({FailureCode::resources, errorText(errno)});
+  for (const Descriptor* own : {&wakeUp_, &alarm_}) {
+    epoll_event event{};
+    // Told once for each signal: neither need be read.
+    event.events = EPOLLIN | EPOLLET;
+    event.data.fd = own->number();
+    if (::epoll_ctl(epoll_.number(), EPOLL_CTL_ADD, own->number(), &event) != 0) {
+      throw ProviderError({FailureCode::resources, errorText(errno)});
+    }
   }
 }
 
@@ -32,8 +36,8 @@ bool SocketLoop::post(Task task) {
     isFirst = tasks_.empty();
     tasks_.push_back(std::move(task));
   }
-  // The loop looks at its tasks before it sleeps, so its own thread need not wake it.
-  if (isFirst && !isLoopThread()) wake();
+  // In its turn the loop looks for tasks before it ends.
+  if (isFirst && !(isLoopThread() && isTurning_)) wake();
   return true;
 }
 
@@ -75,6 +79,7 @@ SocketLoop::TimerId SocketLoop::startTimer(Clock::duration delay, Task task) {
   const Clock::time_point at = Clock::now() + delay;
   timers_.emplace(std::pair(at, id), std::move(task));
   timerTimes_.emplace(id, at);
+  if (!isTurning_) setAlarm();
   return id;
 }
 
@@ -85,21 +90,27 @@ void SocketLoop::stopTimer(TimerId timer) noexcept {
   timerTimes_.erase(found);
 }
 
-/** Returns how many milliseconds to sleep at most; -1 for ever. */
-int SocketLoop::runTimers() noexcept {
+void SocketLoop::runTimers() noexcept {
   while (!timers_.empty()) {
     const auto first = timers_.begin();
-    const auto left = first->first.first - Clock::now();
-    if (left > Clock::duration::zero()) {
-      const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(left).count();
-      return static_cast<int>(std::min<decltype(milliseconds)>(milliseconds, 3'600'000));
-    }
+    if (first->first.first > Clock::now()) return;
     const Task task = std::move(first->second);
     timerTimes_.erase(first->first.second);
     timers_.erase(first);
     task();
   }
-  return -1;
+}
+
+/** For the first timer there is. One that was stopped leaves a turn with nothing to do. */
+void SocketLoop::setAlarm() noexcept {
+  if (timers_.empty() || timers_.begin()->first.first == alarmTime_) return;
+  alarmTime_ = timers_.begin()->first.first;
+  const auto sinceBoot = std::max<std::chrono::nanoseconds>(alarmTime_.time_since_epoch(), std::chrono::nanoseconds(1));
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(sinceBoot);
+  itimerspec at{};
+  at.it_value.tv_sec = seconds.count();
+  at.it_value.tv_nsec = (sinceBoot - seconds).count();
+  static_cast<void>(::timerfd_settime(alarm_.number(), TFD_TIMER_ABSTIME, &at, nullptr));
 }
 
 /** Those that there are now: a task that posts itself again does not keep the sockets waiting. */
@@ -116,82 +127,41 @@ void SocketLoop::runTasks() noexcept {
   }
 }
 
-void SocketLoop::run() noexcept {
+void SocketLoop::turn() noexcept {
   thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  isTurning_ = true;
   std::array<epoll_event, 64> events{};
-  for (;;) {
-    runTasks();
-    int sleep = runTimers();
-    {
-      const std::lock_guard guard(lock_);
-      if (isStopped_) break;
-      if (!tasks_.empty()) sleep = 0;
-    }
-    const int count = ::epoll_wait(epoll_.number(), events.data(), static_cast<int>(events.size()), sleep);
-    for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events[static_cast<std::size_t>(i)];
-      if (event.data.fd == wakeUp_.number()) {
-        std::uint64_t ignored = 0;
-        static_cast<void>(!::read(wakeUp_.number(), &ignored, sizeof ignored));
-        continue;
-      }
-      const auto found = handlers_.find(event.data.fd);
-      if (found == handlers_.end()) continue;
-      // It may remove itself.
-      const std::shared_ptr<Handler> handler = found->second;
-      const bool isBroken = (event.events & (EPOLLERR | EPOLLHUP)) != 0;
-      const bool isEnding = isBroken || (event.events & EPOLLRDHUP) != 0;
-      handler->socketReady({.readable = isEnding || (event.events & EPOLLIN) != 0,
-                            .writable = isBroken || (event.events & EPOLLOUT) != 0,
-                            .isEnding = isEnding});
-    }
+  const int count = ::epoll_wait(epoll_.number(), events.data(), static_cast<int>(events.size()), 0);
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    const auto found = handlers_.find(event.data.fd);
+    if (found == handlers_.end()) continue;
+    // It may remove itself.
+    const std::shared_ptr<Handler> handler = found->second;
+    const bool isBroken = (event.events & (EPOLLERR | EPOLLHUP)) != 0;
+    const bool isEnding = isBroken || (event.events & EPOLLRDHUP) != 0;
+    handler->socketReady({.readable = isEnding || (event.events & EPOLLIN) != 0,
+                          .writable = isBroken || (event.events & EPOLLOUT) != 0,
+                          .isEnding = isEnding});
   }
-  handlers_.clear();
-  timers_.clear();
-  timerTimes_.clear();
+  runTimers();
+  runTasks();
+  setAlarm();
+  isTurning_ = false;
+  const std::lock_guard guard(lock_);
+  if (!tasks_.empty()) wake();
 }
 
-void SocketLoop::stop() noexcept {
+void SocketLoop::end() noexcept {
   std::vector<Task> dropped;
   {
     const std::lock_guard guard(lock_);
     isStopped_ = true;
     dropped.swap(tasks_);
   }
-  wake();
-}
-
-std::shared_ptr<LoopThread> LoopThread::shared() {
-  static std::mutex lock;
-  static std::weak_ptr<LoopThread> current;
-  const std::lock_guard guard(lock);
-  auto thread = current.lock();
-  if (!thread) {
-    thread = std::make_shared<LoopThread>();
-    current = thread;
-  }
-  return thread;
-}
-
-LoopThread::LoopThread() : loop_(std::make_shared<SocketLoop>()) {
-  // Signals are for the threads of the program.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    thread_ = std::thread([loop = loop_] { loop->run(); });
-  } catch (const std::system_error& error) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw ProviderError({FailureCode::resources, std::string("no thread: ") + error.what()});
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), "iserfs-iwarp");
-}
-
-LoopThread::~LoopThread() {
-  loop_->stop();
-  thread_.join();
+  handlers_.clear();
+  timers_.clear();
+  timerTimes_.clear();
 }
 
 }  // namespace iserfs::rdma::iwarp

@@ -1,9 +1,9 @@
 /**
- * The thread of the software provider: it waits for all its sockets with epoll, runs what other threads hand it, and keeps time.
- * It knows no protocol. Readiness is edge-triggered: whoever is told has to go on until the socket would block.
+ * The event loop of the software provider, which turns inside of another: it knows which of its sockets are ready (epoll), runs what it
+ * is handed, and keeps time. It knows no protocol. Readiness is edge-triggered: whoever is told has to go on until the socket would block.
  *
- * There is one in a process, as long as a provider uses it. Objects that outlive their provider may keep a `SocketLoop`; what is
- * handed to it after its thread has ended is dropped.
+ * The loop's thread is the one that gives it turns, before the first the one that made it. Objects that outlive their provider may keep
+ * a `SocketLoop`; what is handed to it after its end is dropped.
  */
 #pragma once
 
@@ -63,48 +63,37 @@ class SocketLoop {
   /** Loop's thread. Ignores one that has run. */
   void stopTimer(TimerId timer) noexcept;
 
-  /** Runs on the thread that it is called on, until `stop`. */
-  void run() noexcept;
-  /** Any thread. */
-  void stop() noexcept;
+  /** Readable when a turn is due. */
+  int descriptor() const noexcept { return epoll_.number(); }
+  /** Does what there is to do now. Not from inside a turn. */
+  void turn() noexcept;
+  /** No turn follows: it lets go of everything. Loop's thread, or when that has ended. */
+  void end() noexcept;
 
  private:
   bool isLoopThread() const noexcept { return std::this_thread::get_id() == thread_.load(std::memory_order_relaxed); }
   void wake() noexcept;
   void runTasks() noexcept;
-  int runTimers() noexcept;
+  void runTimers() noexcept;
+  void setAlarm() noexcept;
 
   Descriptor epoll_;
   Descriptor wakeUp_;
-  std::atomic<std::thread::id> thread_{};
+  Descriptor alarm_;
+  std::atomic<std::thread::id> thread_{std::this_thread::get_id()};
 
   std::mutex lock_;
   std::vector<Task> tasks_;
   bool isStopped_ = false;
 
-  /** Loop's thread only. */
+  // The loop's thread only.
   std::unordered_map<int, std::shared_ptr<Handler>> handlers_;
   std::map<std::pair<Clock::time_point, TimerId>, Task> timers_;
   std::unordered_map<TimerId, Clock::time_point> timerTimes_;
   TimerId lastTimer_ = 0;
-};
-
-/** The process's loop with its thread; the last owner ends it, and not on the loop's thread. */
-class LoopThread {
- public:
-  /** Any thread. Throws `ProviderError` (`resources`). */
-  static std::shared_ptr<LoopThread> shared();
-
-  LoopThread();
-  ~LoopThread();
-  LoopThread(const LoopThread&) = delete;
-  LoopThread& operator=(const LoopThread&) = delete;
-
-  const std::shared_ptr<SocketLoop>& loop() const noexcept { return loop_; }
-
- private:
-  std::shared_ptr<SocketLoop> loop_;
-  std::thread thread_;
+  /** When `alarm_` is set to go off. */
+  Clock::time_point alarmTime_ = Clock::time_point::max();
+  bool isTurning_ = false;
 };
 
 }  // namespace iserfs::rdma::iwarp

@@ -4,7 +4,7 @@
  * provider. `src/iser/rdma/provider.ts` is the same interface one language up.
  *
  * Threads: methods are called on the thread that owns the provider object (the JavaScript thread), unless they say otherwise.
- * Events are called on a thread of the provider's, one at a time for each queue pair or listener, in the order in which things
+ * Events are called on a thread of the provider's, or from inside `turn` where it has none, one at a time for each queue pair or listener, in the order in which things
  * happened, never from inside a method (but for `completed`, see `uncork`) and never while the provider holds a lock that a method takes
  * (but for `uncork`, which no event may call).
  */
@@ -240,6 +240,11 @@ class Provider {
                                              std::shared_ptr<QueuePairEvents> events) = 0;
   /** Port 0 picks a free one. Throws `ProviderError`. */
   virtual std::unique_ptr<Listener> listen(const Address& at, std::shared_ptr<ListenerEvents> events) = 0;
+
+  /** Of a provider that has no thread: readable when it is to be given a turn. -1: it has one. */
+  virtual int turnDescriptor() const noexcept { return -1; }
+  /** Does what there is to do now, and tells events from inside. Not from inside an event. */
+  virtual void turn() noexcept {}
 };
 
 /** What `listen` and the makers of providers throw. */
@@ -259,7 +264,7 @@ struct DeviceFacts {
   std::string fabric;
 };
 
-/** Software iWARP over TCP sockets (`native/iwarp`). */
+/** Software iWARP over TCP sockets (`native/iwarp`), without a thread. Throws `ProviderError` with `resources`. */
 std::shared_ptr<Provider> makeIwarpProvider();
 /** libibverbs and librdmacm (`native/verbs`). Throws `ProviderError` with `unsupported` where there is no library or no device. */
 std::shared_ptr<Provider> makeVerbsProvider();

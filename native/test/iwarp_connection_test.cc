@@ -30,7 +30,7 @@ struct Attempt {
     return closed->code;
   }
 
-  std::shared_ptr<Provider> provider = makeIwarpProvider();
+  std::shared_ptr<Provider> provider = threadedIwarpProvider();
   End end;
 };
 
@@ -48,7 +48,7 @@ struct Answerer {
     return peer;
   }
 
-  std::shared_ptr<Provider> provider = makeIwarpProvider();
+  std::shared_ptr<Provider> provider = threadedIwarpProvider();
   std::shared_ptr<RequestRecorder> requests = std::make_shared<RequestRecorder>();
   std::unique_ptr<Listener> listener;
   End end;
@@ -176,7 +176,7 @@ TEST_CASE("a reply that wants more Reads than were granted is answered with Term
 }
 
 TEST_CASE("listening where somebody listens, and where no address is, is refused") {
-  const auto provider = makeIwarpProvider();
+  const auto provider = threadedIwarpProvider();
   const auto requests = std::make_shared<RequestRecorder>();
   const auto listener = provider->listen({"127.0.0.1", 0}, requests);
   const auto codeOf = [&](const Address& at) {
@@ -408,7 +408,7 @@ TEST_CASE("a listener that is destroyed takes no more connections, and leaves th
 }
 
 TEST_CASE("options that cannot be met throw at once") {
-  const auto provider = makeIwarpProvider();
+  const auto provider = threadedIwarpProvider();
   const auto events = std::make_shared<Recorder>();
   QueuePairOptions options;
   options.privateData.resize(197);

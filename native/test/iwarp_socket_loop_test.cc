@@ -1,4 +1,4 @@
-/** The thread under the software provider: order of tasks, time, and its end. */
+/** The event loop under the software provider: order of tasks, time, and its end. */
 #include "iwarp/socket_loop.h"
 
 #include <doctest/doctest.h>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support.h"
+#include "turning_thread.h"
 
 namespace iserfs::test {
 
@@ -85,15 +86,6 @@ TEST_CASE("after its end a loop drops what it is given, and nobody waits for it"
   CHECK_FALSE(loop->post([held] {}));
   CHECK(held.use_count() == 1);
   loop->runAndWait([] { FAIL("it ran"); });
-}
-
-TEST_CASE("providers share a thread as long as one of them uses it") {
-  auto first = LoopThread::shared();
-  const auto second = LoopThread::shared();
-  CHECK(first == second);
-  const std::weak_ptr<SocketLoop> loop = first->loop();
-  first.reset();
-  CHECK_FALSE(loop.expired());
 }
 
 TEST_SUITE_END();

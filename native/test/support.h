@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "provider.h"
+#include "turning_thread.h"
 
 namespace iserfs::test {
 
@@ -95,8 +96,8 @@ struct Pair {
   explicit Pair(const QueuePairOptions& ofInitiator = {}, const QueuePairOptions& ofResponder = {},
                 const std::string& host = "127.0.0.1");
 
-  std::shared_ptr<Provider> initiatorProvider = makeIwarpProvider();
-  std::shared_ptr<Provider> responderProvider = makeIwarpProvider();
+  std::shared_ptr<Provider> initiatorProvider = threadedIwarpProvider();
+  std::shared_ptr<Provider> responderProvider = threadedIwarpProvider();
   std::shared_ptr<RequestRecorder> requests = std::make_shared<RequestRecorder>();
   std::unique_ptr<Listener> listener;
   End initiator;

@@ -92,6 +92,7 @@ export interface AddonContext {
   postRead(connection: number, id: number, tag: number, address: bigint, arena: number, offset: number, length: number): void;
   /** What is posted until `uncork` may go out together then. */
   cork(connection: number): void;
+  /** Also delivers what is complete by that. */
   uncork(connection: number): void;
   /** `access`: 0 for remote write, 1 for remote read. Answers in `advertised`. */
   advertise(connection: number, access: number, arena: number, offset: number, length: number): void;
