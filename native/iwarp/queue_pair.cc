@@ -15,11 +15,11 @@ using std::chrono::milliseconds;
 constexpr std::size_t mostPrivateData = 196;
 constexpr std::uint16_t mostReads = 1024;
 
-/** Bytes in a system call: several short frames, and no more than stays in a cache between checksum and copy. */
-constexpr std::size_t sendBatch = 128 * 1024;
-/** What a posting thread sends itself, and what the loop's thread does for one connection before it looks at others. */
-constexpr std::size_t postingBudget = 128 * 1024;
-constexpr std::size_t loopBudget = 1024 * 1024;
+/** Bytes in a system call: as many as there are, but of those with a checksum no more than stay in a cache between it and the copy. */
+constexpr std::size_t sendBatch = 1024 * 1024;
+constexpr std::size_t checkedSendBatch = 256 * 1024;
+/** What is sent and received for one connection before others get their turn. */
+constexpr std::size_t turnBudget = 1024 * 1024;
 
 constexpr milliseconds drainPatience{5000};
 constexpr milliseconds farewellPatience{2000};
@@ -93,7 +93,7 @@ void IwarpQueuePair::cork() { isCorked_ = true; }
 
 void IwarpQueuePair::uncork() {
   isCorked_ = false;
-  pump(postingBudget);
+  pump(turnBudget);
   if (queues_.needsDelivery()) deliver();
 }
 
@@ -107,7 +107,7 @@ void IwarpQueuePair::close(CloseMode mode) {
 
 void IwarpQueuePair::pumpPosted() {
   if (isCorked_) return;
-  pump(postingBudget);
+  pump(turnBudget);
   announce();
 }
 
@@ -126,7 +126,7 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
   } while (wanted_.fetch_sub(seen, std::memory_order_acq_rel) != seen);
   if (hasMore) {
     loop_->post([self = shared_from_this()] {
-      self->pump(loopBudget);
+      self->pump(turnBudget);
       self->announce();
     });
   }
@@ -137,7 +137,7 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
 bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
   if (!mayTransmit_ || isBlocked_ || isCut_) return false;
   for (std::size_t total = 0; total < budget;) {
-    const auto parts = transmitter_->gather(sendBatch);
+    const auto parts = transmitter_->gather(transmitter_->addsCrc() ? checkedSendBatch : sendBatch);
     if (parts.empty()) {
       if (queues_.wasReadImpossible()) {
         loop_->post([self = shared_from_this()] {
@@ -179,7 +179,7 @@ void IwarpQueuePair::letTransmit() {
     const std::lock_guard guard(transmitLock_);
     mayTransmit_ = true;
   }
-  pump(loopBudget);
+  pump(turnBudget);
   announce();
 }
 
@@ -201,13 +201,13 @@ void IwarpQueuePair::socketReady(SocketLoop::Readiness readiness) noexcept {
       const std::lock_guard guard(transmitLock_);
       isBlocked_ = false;
     }
-    pump(loopBudget);
+    pump(turnBudget);
     announce();
   }
 }
 
 void IwarpQueuePair::receive() noexcept {
-  std::size_t budget = loopBudget;
+  std::size_t budget = turnBudget;
   while (phase_ >= Phase::awaitingRtr && phase_ != Phase::ended && receiveOnce(budget)) {
     if (budget == 0) {
       loop_->post([self = shared_from_this()] { self->receive(); });
@@ -217,7 +217,7 @@ void IwarpQueuePair::receive() noexcept {
   if (phase_ == Phase::ended) return;
   deliver();
   // Answers to Reads, and Reads that waited for an answer.
-  pump(loopBudget);
+  pump(turnBudget);
   announce();
   finishIfDrained();
 }

@@ -56,6 +56,8 @@ class Transmitter {
   Transmitter(const Transmitter&) = delete;
   Transmitter& operator=(const Transmitter&) = delete;
 
+  bool addsCrc() const noexcept { return addCrc_; }
+
   /** The next bytes of the stream: whole frames until they are about `enough`. Empty where there is nothing to send. */
   std::span<const iovec> gather(std::size_t enough);
   /** The first `length` bytes of what `gather` gave were taken. */
