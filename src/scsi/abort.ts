@@ -23,6 +23,11 @@ export function unlessAborted<T>(wait: Promise<T>, signal: AbortSignal | undefin
   });
 }
 
+/** Throws the reason of a task's abort. */
+export function throwIfAborted(task: { readonly isAborted: boolean; readonly signal: AbortSignal }): void {
+  if (task.isAborted) task.signal.throwIfAborted();
+}
+
 /** What `signal` stands for as one of our errors. */
 export function abortError(signal: AbortSignal): IserfsError {
   return new IserfsError('aborted', 'the request was aborted', { cause: signal.reason });

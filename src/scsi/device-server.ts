@@ -200,7 +200,7 @@ export class BlockDeviceServer implements DeviceServer {
   }
 
   #failure(task: ServerTask, unit: ServedUnit | undefined, error: unknown): ServerResult {
-    if (task.signal.aborted) return { status: Status['task-aborted'], sense: new Uint8Array(0), transferLength: 0 };
+    if (task.isAborted) return { status: Status['task-aborted'], sense: new Uint8Array(0), transferLength: 0 };
     // The port's word for a command whose data the initiator has not announced at all.
     let condition = errorCode(error) === 'illegal-request' ? expectedLengthTooShort(0) : error;
     if (!(condition instanceof CheckCondition)) {

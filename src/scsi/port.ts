@@ -88,7 +88,8 @@ export interface ServerTask {
   readonly cdb: Uint8Array;
   /** Bytes that the initiator is ready to take (or, for `receiveDataOut`, has to give). */
   readonly expectedDataTransferLength: number;
-  /** Aborted by task management or when the nexus is lost. */
+  /** By task management, or because the nexus is lost. To ask costs nothing, as against `signal`, which may be made when it is asked for. */
+  readonly isAborted: boolean;
   readonly signal: AbortSignal;
   /**
    * Send Data-In. Resolves when `data` may be reused. Call it with ascending, adjacent offsets; what

@@ -9,6 +9,7 @@
  */
 
 import { errorCode } from '../errors.ts';
+import { throwIfAborted } from './abort.ts';
 import { type BlockRun, chunkRun } from './block-range.ts';
 import type { BufferPool, PoolBuffer } from './buffer-pool.ts';
 import { blocksOf, type Cdb } from './cdb.ts';
@@ -24,6 +25,7 @@ import {
   writeError,
   writeProtected,
 } from './check-condition.ts';
+import type { Failure } from './ended.ts';
 import type { ServerTask } from './port.ts';
 import {
   decodeUnmapList,
@@ -103,7 +105,7 @@ export async function verify(context: CommandContext, cdb: Cdb<VerifyName>): Pro
     if (run.blocks === 0) return 0;
     const block = cdb.byteCheck === ByteCheck.same ? await receiveBlock(context) : undefined;
     for (const chunk of chunksOf(unit, run)) {
-      task.signal.throwIfAborted();
+      throwIfAborted(task);
       const pattern = block === undefined ? undefined : repeated(pool, block, chunk.blocks);
       try {
         await verifyChunk(context, run, chunk, pattern?.bytes);
@@ -144,7 +146,7 @@ export async function writeSame(context: CommandContext, cdb: Cdb<WriteSameName>
       await discard(unit, cdb);
     } else {
       for (const chunk of chunksOf(unit, cdb)) {
-        task.signal.throwIfAborted();
+        throwIfAborted(task);
         const pattern = repeated(pool, block, chunk.blocks);
         try {
           await writeChunk(unit, chunk, pattern.bytes, unit.forcesWrites);
@@ -174,7 +176,7 @@ export async function unmap(context: CommandContext, cdb: Cdb<'unmap'>): Promise
   }
   if (runs.length > unit.limits.maximumUnmapDescriptorCount) throw parameterListLengthError();
   for (const run of joined(runs)) {
-    task.signal.throwIfAborted();
+    throwIfAborted(task);
     await locked(context, run, 'exclusive', () => discard(unit, run));
   }
   return list.length;
@@ -268,7 +270,9 @@ async function locked<T>(
   mode: 'shared' | 'exclusive',
   action: () => Promise<T>,
 ): Promise<T> {
-  const release = await unit.lock.acquire(run.lba, run.blocks, mode, task.signal);
+  const { lba, blocks } = run;
+  throwIfAborted(task);
+  const release = unit.lock.tryAcquire(lba, blocks, mode) ?? (await unit.lock.acquire(lba, blocks, mode, task.signal));
   try {
     return await action();
   } finally {
@@ -286,16 +290,16 @@ function chunksOf(unit: ServedUnit, run: BlockRun): Generator<BlockRun> {
  */
 async function sendBlocks({ unit, task, pool }: CommandContext, run: BlockRun): Promise<void> {
   const { medium, blockLength } = unit;
-  const sending: Promise<void>[] = [];
+  const sends = new Sends();
   let copied: Promise<void> = Promise.resolve();
   try {
     for (let done = 0; done < run.blocks; ) {
-      task.signal.throwIfAborted();
+      throwIfAborted(task);
       const lba = run.lba + done;
       const lent = medium.lend?.(lba * blockLength, (run.blocks - done) * blockLength);
       const offset = done * blockLength;
       if (lent !== undefined) {
-        sending.push(noticed(task.sendDataIn(offset, lent)));
+        sends.add(task.sendDataIn(offset, lent));
         done += lent.length / blockLength;
         continue;
       }
@@ -309,13 +313,46 @@ async function sendBlocks({ unit, task, pool }: CommandContext, run: BlockRun): 
         throw error;
       }
       copied = finish(task.sendDataIn(offset, buffer.bytes), buffer);
-      sending.push(copied);
+      sends.add(copied);
       done += blocks;
     }
-  } finally {
-    await Promise.allSettled(sending);
+  } catch (error) {
+    await sends.settled().catch(() => {});
+    throw error;
   }
-  await Promise.all(sending);
+  await sends.settled();
+}
+
+/** The sends of one command, side by side. */
+class Sends {
+  #underWay = 0;
+  #failure: Failure | undefined;
+  #end: (() => void) | undefined;
+  readonly #sent = () => this.#settle();
+  readonly #failed = (error: unknown) => {
+    this.#failure ??= { error };
+    this.#settle();
+  };
+
+  add(send: Promise<void>): void {
+    this.#underWay++;
+    send.then(this.#sent, this.#failed);
+  }
+
+  /** Resolves when all have settled; rejects then with the first failure. Called once, after the last `add`. */
+  async settled(): Promise<void> {
+    if (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        this.#end = resolve;
+      });
+    }
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #settle(): void {
+    this.#underWay--;
+    if (this.#underWay === 0) this.#end?.();
+  }
 }
 
 /** Receives the next chunk while `consume` has the one before. Resolves with the bytes of the run. */
@@ -329,12 +366,12 @@ async function receiveBlocks(
   let consumed: Promise<void> = Promise.resolve();
   try {
     for (const chunk of chunksOf(unit, run)) {
-      task.signal.throwIfAborted();
+      throwIfAborted(task);
       const buffer = pool.acquire(chunk.blocks * unit.blockLength);
       try {
         await task.receiveDataOut((chunk.lba - run.lba) * unit.blockLength, buffer.bytes);
         await consumed;
-        task.signal.throwIfAborted();
+        throwIfAborted(task);
       } catch (error) {
         buffer.release();
         throw error;
@@ -350,12 +387,9 @@ async function receiveBlocks(
 
 /** Releases the buffer when `use` has settled. A rejection is reported to whoever awaits it next, so it is not unhandled meanwhile. */
 function finish(use: Promise<void>, buffer: PoolBuffer): Promise<void> {
-  return noticed(use.finally(() => buffer.release()));
-}
-
-function noticed(use: Promise<void>): Promise<void> {
-  use.catch(() => {});
-  return use;
+  const finished = use.finally(() => buffer.release());
+  finished.catch(() => {});
+  return finished;
 }
 
 async function receiveBlock({ unit, task }: CommandContext): Promise<Uint8Array> {

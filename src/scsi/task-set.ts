@@ -9,6 +9,7 @@
  * younger ones; a HEAD OF QUEUE task begins at once and holds back what has not begun.
  */
 
+import { Cancellation } from './cancellation.ts';
 import type { Lun } from './port.ts';
 
 export type TaskOrder = 'simple' | 'ordered' | 'head-of-queue';
@@ -22,9 +23,11 @@ export interface TaskRequest {
   readonly order: TaskOrder;
   /**
    * Executes the task; called at most once, and not at all where the task is aborted before its turn. Settles
-   * when nothing of the task goes on any more, whether or not `signal` asked for an early end. A rejection counts as an end.
+   * when nothing of the task goes on any more, whether or not `cancellation` asked for an early end. A rejection counts as an end.
    */
-  run(signal: AbortSignal): Promise<void>;
+  run(cancellation: Cancellation): Promise<void>;
+  /** Called once where a task that runs is to end early, before `cancellation` says so. */
+  onAborted?(): void;
   /** Called once, synchronously before `ended` resolves. */
   onEnded(end: TaskEnd): void;
 }
@@ -59,11 +62,9 @@ export class TaskSets {
       set = new TaskSet();
       this.#sets.set(request.lun, set);
     }
-    const owner = set;
-    const entry = new Entry(request, () => this.#remove(owner, entry));
+    const entry = new Entry(request, set, this);
     this.#count++;
-    owner.add(entry);
-    owner.beginEnabled();
+    set.add(entry);
     return entry;
   }
 
@@ -92,50 +93,59 @@ export class TaskSets {
     for (const entry of entries) entry.stop();
   }
 
-  #remove(set: TaskSet, entry: Entry): void {
+  /** Of an entry that has ended. */
+  left(set: TaskSet, entry: Entry): void {
     set.remove(entry);
     this.#count--;
-    if (set.isEmpty) {
-      if (this.#sets.get(entry.lun) === set) this.#sets.delete(entry.lun);
-    } else {
-      set.beginEnabled();
-    }
+    if (set.isEmpty && this.#sets.size > MOST_IDLE_SETS) this.#sets.delete(entry.lun);
   }
 }
 
-/** The tasks of one logical unit, oldest first. */
+/** So many sets stay when they are empty, to be there for the next command; initiators may ask for any LUN. */
+const MOST_IDLE_SETS = 64;
+
+/** The tasks of one logical unit. */
 class TaskSet {
-  readonly #headOfQueue = new Set<Entry>();
-  readonly #others = new Set<Entry>();
+  readonly #headOfQueue = new Queue();
+  readonly #others = new Queue();
+  /** Tasks that may hold back others. */
+  #ordering = 0;
   /** Tasks that have not begun: while there are none, an end changes nothing. */
   #waiting = 0;
 
   get isEmpty(): boolean {
-    return this.#headOfQueue.size + this.#others.size === 0;
+    return this.#headOfQueue.isEmpty && this.#others.isEmpty;
   }
 
-  *entries(): Iterable<Entry> {
-    yield* this.#headOfQueue;
-    yield* this.#others;
+  entries(): Entry[] {
+    return [...this.#headOfQueue, ...this.#others];
   }
 
+  /** It begins at once where nothing can hold it back. */
   add(entry: Entry): void {
-    (entry.order === 'head-of-queue' ? this.#headOfQueue : this.#others).add(entry);
+    if (entry.order !== 'simple') this.#ordering++;
+    this.#queueOf(entry).add(entry);
     this.#waiting++;
+    if (this.#ordering > 0) this.#beginEnabled();
+    else this.#begin(entry);
   }
 
   remove(entry: Entry): void {
-    this.#headOfQueue.delete(entry);
-    this.#others.delete(entry);
+    if (entry.order !== 'simple') this.#ordering--;
+    this.#queueOf(entry).remove(entry);
     if (!entry.hasBegun) this.#waiting--;
+    if (this.#waiting > 0) this.#beginEnabled();
+  }
+
+  #queueOf(entry: Entry): Queue {
+    return entry.order === 'head-of-queue' ? this.#headOfQueue : this.#others;
   }
 
   /** Begins every task whose turn has come. */
-  beginEnabled(): void {
-    if (this.#waiting === 0) return;
+  #beginEnabled(): void {
     const enabled: Entry[] = [];
     for (const entry of this.#headOfQueue) if (entry.mayBegin) enabled.push(entry);
-    if (this.#headOfQueue.size === 0) {
+    if (this.#headOfQueue.isEmpty) {
       let isFirst = true;
       for (const entry of this.#others) {
         if (entry.order === 'ordered' && !isFirst) break;
@@ -144,29 +154,71 @@ class TaskSet {
         isFirst = false;
       }
     }
-    this.#waiting -= enabled.length;
-    for (const entry of enabled) entry.begin();
+    for (const entry of enabled) this.#begin(entry);
+  }
+
+  #begin(entry: Entry): void {
+    this.#waiting--;
+    entry.begin();
   }
 }
+
+/** Oldest first. Of those that have left nothing refers to those that come after them: see `tag-map.ts` for what that would cost. */
+class Queue {
+  #oldest: Entry | undefined;
+  #newest: Entry | undefined;
+
+  get isEmpty(): boolean {
+    return this.#oldest === undefined;
+  }
+
+  add(entry: Entry): void {
+    entry.older = this.#newest;
+    if (this.#newest === undefined) this.#oldest = entry;
+    else this.#newest.newer = entry;
+    this.#newest = entry;
+  }
+
+  remove(entry: Entry): void {
+    const { older, newer } = entry;
+    if (older === undefined) this.#oldest = newer;
+    else older.newer = newer;
+    if (newer === undefined) this.#newest = older;
+    else newer.older = older;
+    entry.older = undefined;
+    entry.newer = undefined;
+  }
+
+  *[Symbol.iterator](): Iterator<Entry> {
+    for (let entry = this.#oldest; entry !== undefined; entry = entry.newer) yield entry;
+  }
+}
+
+const COMPLETED: TaskEnd = { type: 'completed' };
 
 class Entry implements Task {
   readonly nexus: number;
   readonly lun: Lun;
   readonly order: TaskOrder;
   readonly ended: Promise<void>;
+  /** Its neighbours in its queue. */
+  older: Entry | undefined;
+  newer: Entry | undefined;
   readonly #request: TaskRequest;
-  readonly #leave: () => void;
-  readonly #abort = new AbortController();
+  readonly #set: TaskSet;
+  readonly #sets: TaskSets;
+  readonly #cancellation = new Cancellation();
   #resolveEnded: () => void = () => {};
   #phase: 'waiting' | 'begun' | 'ended' = 'waiting';
   #abortedBy: number | undefined;
 
-  constructor(request: TaskRequest, leave: () => void) {
+  constructor(request: TaskRequest, set: TaskSet, sets: TaskSets) {
     this.nexus = request.nexus;
     this.lun = request.lun;
     this.order = request.order;
     this.#request = request;
-    this.#leave = leave;
+    this.#set = set;
+    this.#sets = sets;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -183,7 +235,7 @@ class Entry implements Task {
   begin(): void {
     this.#phase = 'begun';
     const end = () => this.#end();
-    this.#request.run(this.#abort.signal).then(end, end);
+    this.#request.run(this.#cancellation).then(end, end);
   }
 
   markAborted(byNexus: number): void {
@@ -192,12 +244,15 @@ class Entry implements Task {
 
   stop(): void {
     if (this.#phase === 'waiting') this.#end();
-    else if (this.#phase === 'begun') this.#abort.abort();
+    else if (this.#phase === 'begun' && !this.#cancellation.isAborted) {
+      this.#request.onAborted?.();
+      this.#cancellation.abort();
+    }
   }
 
   #end(): void {
-    this.#request.onEnded(this.#abortedBy === undefined ? { type: 'completed' } : { type: 'aborted', byNexus: this.#abortedBy });
-    this.#leave();
+    this.#request.onEnded(this.#abortedBy === undefined ? COMPLETED : { type: 'aborted', byNexus: this.#abortedBy });
+    this.#sets.left(this.#set, this);
     this.#phase = 'ended';
     this.#resolveEnded();
   }

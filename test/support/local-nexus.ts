@@ -51,12 +51,16 @@ export class LocalNexus {
     // iSCSI hands every CDB over in 16 bytes.
     const padded = new Uint8Array(16);
     padded.set(cdb);
+    const signal = options.signal ?? new AbortController().signal;
     const result: ServerResult = await this.#server.execute({
       nexus: this.#nexus,
       lun: options.lun ?? this.#lun,
       cdb: padded,
       expectedDataTransferLength,
-      signal: options.signal ?? new AbortController().signal,
+      get isAborted() {
+        return signal.aborted;
+      },
+      signal,
       sendDataIn: async (offset, data) => {
         if (dataOut !== undefined) throw new Error('data in for a command with data out');
         if (offset !== sent) throw new Error(`data in at ${offset} after ${sent} bytes`);

@@ -193,6 +193,9 @@ export class ServerPort implements ScsiPort {
       lun,
       cdb: paddedTo16(cdb),
       expectedDataTransferLength: (dataIn ?? dataOut)?.length ?? 0,
+      get isAborted() {
+        return task.abort.signal.aborted;
+      },
       signal: task.abort.signal,
       sendDataIn: async (offset, data) => {
         if (task.abort.signal.aborted) throw new NexusLostError('the session was lost', { mayHaveExecuted: true });

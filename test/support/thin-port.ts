@@ -64,12 +64,16 @@ export class ThinPort implements ScsiPort {
     const padded = new Uint8Array(16);
     padded.set(cdb);
     let moved = 0;
+    const signal = command.signal ?? new AbortController().signal;
     const { status, sense } = await this.#server.execute({
       nexus: this.nexus,
       lun,
       cdb: padded,
       expectedDataTransferLength: (dataIn ?? dataOut)?.length ?? 0,
-      signal: command.signal ?? new AbortController().signal,
+      get isAborted() {
+        return signal.aborted;
+      },
+      signal,
       sendDataIn: async (offset, data) => {
         dataIn?.set(data, offset);
         moved = offset + data.length;

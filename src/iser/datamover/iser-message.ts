@@ -4,7 +4,8 @@
  */
 
 import { ProtocolError } from '../../errors.ts';
-import { BHS_LENGTH, decodeAhs, decodePdu, encodeBhs, NO_BYTES, type Pdu, segmentLengths } from '../iscsi/pdu.ts';
+import { viewOf } from '../../field.ts';
+import { BHS_LENGTH, decodeAhs, decodePdu, encodeBhsInto, NO_BYTES, type Pdu, segmentLengths } from '../iscsi/pdu.ts';
 import { decodeIserHeader, encodeIserHeader, ISER_HEADER_LENGTH, type IserHeader } from './iser-header.ts';
 
 /** Bytes before the data segment of a PDU without additional header segments. */
@@ -22,8 +23,9 @@ export interface IserMessage {
 /** Writes header, BHS and AHS of `pdu` to `into`; returns their length. The data segment follows there, or is sent from elsewhere. */
 export function encodeMessageHeader(into: Uint8Array, header: IserHeader, pdu: Pdu): number {
   encodeIserHeader(into, header);
-  into.set(encodeBhs(pdu), ISER_HEADER_LENGTH);
-  into.set(pdu.ahs, MESSAGE_HEADER_LENGTH);
+  into.fill(0, ISER_HEADER_LENGTH, MESSAGE_HEADER_LENGTH);
+  encodeBhsInto(pdu, viewOf(into), ISER_HEADER_LENGTH);
+  if (pdu.ahs.length > 0) into.set(pdu.ahs, MESSAGE_HEADER_LENGTH);
   return MESSAGE_HEADER_LENGTH + pdu.ahs.length;
 }
 

@@ -7,6 +7,7 @@
  * so that there is no unsolicited data besides the immediate.
  */
 
+import { Bag } from '../../bag.ts';
 import { IserfsError, ProtocolError } from '../../errors.ts';
 import { TagMap } from '../../tag-map.ts';
 import type { InitiatorControlPdu, Pdu, TargetControlPdu } from '../iscsi/pdu.ts';
@@ -28,7 +29,7 @@ interface Task {
   /** The data that came with the command, in a receive buffer that is kept for it. */
   readonly immediate: Uint8Array;
   readonly message: MessageBuffer | undefined;
-  readonly transfers: Set<Transfer>;
+  readonly transfers: Bag<Transfer>;
   /** For when the last of `transfers` has settled. */
   stopWaiting: () => void;
 }
@@ -67,28 +68,30 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
   }
 
   putData(task: TargetTask, offset: number, data: Uint8Array): Promise<void> {
-    return this.#transfer('write', task.itt, ({ read, expectedDataTransferLength }) => {
-      if (read === undefined || offset + data.length > expectedDataTransferLength) {
-        throw new RangeError(
-          `putData of ${data.length} bytes at ${offset} of ${read === undefined ? 0 : expectedDataTransferLength}`,
-        );
-      }
-      return { data, remote: addressIn(read, offset) };
-    });
+    const known = this.#tasks.get(task.itt);
+    if (!this.isOpen || known === undefined) return Promise.reject(this.isOpen ? endedError(task.itt) : this.goneError());
+    const { read, expectedDataTransferLength } = known;
+    if (read === undefined || offset + data.length > expectedDataTransferLength) {
+      const length = read === undefined ? 0 : expectedDataTransferLength;
+      return Promise.reject(new RangeError(`putData of ${data.length} bytes at ${offset} of ${length}`));
+    }
+    return this.#move('write', known, data, addressIn(read, offset));
   }
 
   getData(task: TargetTask, offset: number, into: Uint8Array): Promise<void> {
-    return this.#transfer('read', task.itt, ({ write, immediate, expectedDataTransferLength }) => {
-      if (offset + into.length > expectedDataTransferLength) {
-        throw new RangeError(`getData of ${into.length} bytes at ${offset} of ${expectedDataTransferLength}`);
-      }
-      const present = immediate.subarray(offset, offset + into.length);
-      into.set(present);
-      if (present.length === into.length) return undefined;
-      if (write === undefined) throw new RangeError('getData for a command that writes nothing');
-      // The address is that of the first byte that did not come with the command.
-      return { data: into.subarray(present.length), remote: addressIn(write, offset + present.length - immediate.length) };
-    });
+    const known = this.#tasks.get(task.itt);
+    if (!this.isOpen || known === undefined) return Promise.reject(this.isOpen ? endedError(task.itt) : this.goneError());
+    const { write, immediate, expectedDataTransferLength } = known;
+    if (offset + into.length > expectedDataTransferLength) {
+      return Promise.reject(new RangeError(`getData of ${into.length} bytes at ${offset} of ${expectedDataTransferLength}`));
+    }
+    const present = immediate.subarray(offset, offset + into.length);
+    into.set(present);
+    if (present.length === into.length) return Promise.resolve();
+    if (write === undefined) return Promise.reject(new RangeError('getData for a command that writes nothing'));
+    // The address is that of the first byte that did not come with the command.
+    const remote = addressIn(write, offset + present.length - immediate.length);
+    return this.#move('read', known, into.subarray(present.length), remote);
   }
 
   deallocateTask(itt: number): void {
@@ -98,8 +101,9 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
     task.message?.release();
     if (task.transfers.size === 0) return;
     const reason = endedError(itt);
-    for (const transfer of task.transfers) transfer.fail(reason);
-    this.withdraw((work) => work instanceof TransferPart && task.transfers.has(work.transfer));
+    const concerned = [...task.transfers];
+    for (const transfer of concerned) transfer.fail(reason);
+    this.withdraw((work) => work instanceof TransferPart && concerned.includes(work.transfer));
     if (task.transfers.size > 0) {
       task.stopWaiting = this.options.clock.schedule(END_PATIENCE_MS, () =>
         this.fail(new IserfsError('connection-lost', 'the initiator does not answer the RDMA requests of a task that has ended')),
@@ -138,31 +142,15 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
     return (task.read ?? task.write)?.tag;
   }
 
-  /** `place` checks the request and says what is to move, and where it is at the initiator; undefined: nothing is. */
-  #transfer(
-    direction: Direction,
-    itt: number,
-    place: (task: Task) => { readonly data: Uint8Array; readonly remote: RemoteMemory } | undefined,
-  ): Promise<void> {
-    if (!this.isOpen) return Promise.reject(this.goneError());
+  /** `remote`: where `data` is at the initiator. */
+  #move(direction: Direction, task: Task, data: Uint8Array, remote: RemoteMemory): Promise<void> {
+    if (data.length === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const task = this.#tasks.get(itt);
-      if (task === undefined) throw endedError(itt);
-      const placed = place(task);
-      if (placed === undefined || placed.data.length === 0) {
-        resolve();
-        return;
-      }
-      const transfer: Transfer = new Transfer({
-        ...placed,
-        direction,
-        copies: this.#copies,
-        settled: (failure) => {
-          task.transfers.delete(transfer);
-          if (task.transfers.size === 0) task.stopWaiting();
-          if (failure === undefined) resolve();
-          else reject(failure);
-        },
+      const transfer: Transfer = new Transfer(direction, data, remote, this.#copies, (failure) => {
+        task.transfers.delete(transfer);
+        if (task.transfers.size === 0) task.stopWaiting();
+        if (failure === undefined) resolve();
+        else reject(failure);
       });
       task.transfers.add(transfer);
       for (const part of transfer.parts) this.enqueue(part);
@@ -207,7 +195,7 @@ export class IserTarget extends IserDatamover<OutgoingWork> implements TargetDat
       write: command.write ? header.write : undefined,
       immediate: data,
       message,
-      transfers: new Set(),
+      transfers: new Bag(),
       stopWaiting: () => {},
     });
     this.#notify(command);

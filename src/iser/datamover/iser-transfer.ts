@@ -3,6 +3,7 @@
  * be copied through memory of our own. It knows tags, addresses and bytes, no tasks.
  */
 
+import { type Placed, UNPLACED } from '../../bag.ts';
 import { IserfsError } from '../../errors.ts';
 import type { PoolBuffer } from '../../scsi/buffer-pool.ts';
 import type { QueuePair, RemoteMemory } from '../rdma/provider.ts';
@@ -47,25 +48,24 @@ export class CopyMemory {
 }
 
 /** One `putData` or `getData`: settles when the last of its parts has ended, whatever became of them. */
-export class Transfer {
+export class Transfer implements Placed {
+  place = UNPLACED;
   readonly direction: Direction;
   readonly parts: readonly TransferPart[];
   readonly #settled: (failure: Error | undefined) => void;
   #partsLeft: number;
   #failure: Error | undefined;
 
-  /** @param settled called once, unless there is nothing to move */
-  constructor(options: {
-    readonly direction: Direction;
-    readonly data: Uint8Array;
-    /** Where `data` begins at the initiator. */
-    readonly remote: RemoteMemory;
-    readonly copies: CopyMemory;
-    readonly settled: (failure: Error | undefined) => void;
-  }) {
-    const { direction, data, remote, copies } = options;
+  /** `remote`: where `data`, which is not empty, begins at the initiator. `settled` is called once. */
+  constructor(
+    direction: Direction,
+    data: Uint8Array,
+    remote: RemoteMemory,
+    copies: CopyMemory,
+    settled: (failure: Error | undefined) => void,
+  ) {
     this.direction = direction;
-    this.#settled = options.settled;
+    this.#settled = settled;
     const isCopied = copies.needsCopy(data);
     const partLength = isCopied ? COPIED_PART : data.length;
     const parts: TransferPart[] = [];

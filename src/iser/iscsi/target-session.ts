@@ -273,11 +273,11 @@ export class TargetSession {
       nexus,
       lun: command.lun,
       order: taskOrder(command),
-      run: async (signal) => {
-        signal.addEventListener('abort', () => this.#datamover.deallocateTask(itt), { once: true });
-        const serverTask = new TargetTask({ nexus, command, cdb, datamover: this.#datamover, signal });
+      run: async (cancellation) => {
+        const serverTask = new TargetTask({ nexus, command, cdb, datamover: this.#datamover, cancellation });
         answer = serverTask.response(await target.deviceServer.execute(serverTask));
       },
+      onAborted: () => this.#datamover.deallocateTask(itt),
       onEnded: (end) => {
         this.#tasks.delete(itt);
         if (immediate) this.#immediateCommands--;

@@ -5,6 +5,8 @@
  */
 
 import { IserfsError } from '../../errors.ts';
+import { throwIfAborted } from '../../scsi/abort.ts';
+import type { Cancellation } from '../../scsi/cancellation.ts';
 import type { Lun, ServerResult, ServerTask } from '../../scsi/port.ts';
 import { Status } from '../../scsi/status.ts';
 import type { TaskOrder } from '../../scsi/task-set.ts';
@@ -22,7 +24,7 @@ export class TargetTask implements ServerTask {
   readonly lun: Lun;
   readonly cdb: Uint8Array;
   readonly expectedDataTransferLength: number;
-  readonly signal: AbortSignal;
+  readonly #cancellation: Cancellation;
   readonly #command: Pdu<'scsi-command'>;
   readonly #datamover: TargetDatamover;
   /** Which way the device server wanted data to go, if any. */
@@ -34,28 +36,36 @@ export class TargetTask implements ServerTask {
     readonly command: Pdu<'scsi-command'>;
     readonly cdb: Uint8Array;
     readonly datamover: TargetDatamover;
-    readonly signal: AbortSignal;
+    readonly cancellation: Cancellation;
   }) {
     this.nexus = options.nexus;
     this.lun = options.command.lun;
     this.cdb = options.cdb;
-    this.signal = options.signal;
+    this.#cancellation = options.cancellation;
     this.#command = options.command;
     this.#datamover = options.datamover;
     const { read, write, expectedDataTransferLength } = options.command;
     this.expectedDataTransferLength = read || write ? expectedDataTransferLength : 0;
   }
 
-  async sendDataIn(offset: number, data: Uint8Array): Promise<void> {
-    this.signal.throwIfAborted();
+  get isAborted(): boolean {
+    return this.#cancellation.isAborted;
+  }
+
+  get signal(): AbortSignal {
+    return this.#cancellation.signal;
+  }
+
+  sendDataIn(offset: number, data: Uint8Array): Promise<void> {
+    if (this.isAborted) return Promise.reject(this.signal.reason);
     this.#wanted = 'in';
     const room = this.#command.read ? this.expectedDataTransferLength - offset : 0;
-    if (room <= 0 || data.length === 0) return;
-    await this.#datamover.putData(this.#command, offset, room < data.length ? data.subarray(0, room) : data);
+    if (room <= 0 || data.length === 0) return Promise.resolve();
+    return this.#datamover.putData(this.#command, offset, room < data.length ? data.subarray(0, room) : data);
   }
 
   async receiveDataOut(offset: number, into: Uint8Array): Promise<void> {
-    this.signal.throwIfAborted();
+    throwIfAborted(this);
     this.#wanted = 'out';
     const available = this.#command.write ? this.expectedDataTransferLength : 0;
     if (offset + into.length > available) {

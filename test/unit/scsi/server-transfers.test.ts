@@ -189,6 +189,7 @@ describe('READ and WRITE', () => {
       lun: 0n,
       cdb: writeCdb({ lba: 0, blocks: 2, size: 10 }),
       expectedDataTransferLength: 1024,
+      isAborted: false,
       signal: new AbortController().signal,
       sendDataIn: () => Promise.reject(new Error('not a read')),
       receiveDataOut: () => Promise.reject(new IserfsError('illegal-request', 'announced as a read')),

@@ -16,14 +16,16 @@ class Bench {
       nexus: options.nexus ?? 1,
       lun: options.lun ?? 0n,
       order: options.order ?? 'simple',
-      run: (signal) => {
+      run: ({ signal }) => {
         this.log.push(`begin ${name}`);
         this.signals.set(name, signal);
+        signal.addEventListener('abort', () => this.log.push(`signal ${name}`));
         return new Promise((resolve, reject) => {
           this.#finish.set(name, resolve);
           this.#fail.set(name, () => reject(new Error(name)));
         });
       },
+      onAborted: () => this.log.push(`abort ${name}`),
       onEnded: (end) => {
         this.log.push(`end ${name}`);
         this.ends.set(name, end);
@@ -107,7 +109,40 @@ describe('task set order', () => {
   });
 });
 
+describe('tasks that end in another order than they came', () => {
+  it.each([
+    ['a', 'b', 'c'],
+    ['b', 'a', 'c'],
+    ['b', 'c', 'a'],
+    ['c', 'b', 'a'],
+  ])('hold back an ordered task until the last of them: %s, %s, %s', async (...order) => {
+    const bench = new Bench();
+    for (const name of ['a', 'b', 'c']) bench.submit(name);
+    bench.submit('ordered', { order: 'ordered' });
+    bench.submit('after');
+    for (const name of order) {
+      expect(bench.log).not.toContain('begin ordered');
+      await bench.finish(name);
+    }
+    expect(bench.log).toContain('begin ordered');
+    expect(bench.log).not.toContain('begin after');
+    await bench.finish('ordered');
+    expect(bench.log.at(-1)).toBe('begin after');
+    await bench.finish('after');
+    expect(bench.sets.count).toBe(0);
+  });
+});
+
 describe('aborting tasks', () => {
+  it('tells whoever runs the task once, and before its signal does', async () => {
+    const bench = new Bench();
+    const task = bench.submit('a');
+    const aborted = [bench.sets.abort(task, 7), bench.sets.abort(task, 7)];
+    await bench.finish('a');
+    await Promise.all(aborted);
+    expect(bench.log).toEqual(['begin a', 'abort a', 'signal a', 'end a']);
+  });
+
   it('signals a task that runs and waits until it has really ended', async () => {
     const bench = new Bench();
     const task = bench.submit('a');
