@@ -343,10 +343,11 @@ export class MountedTarget {
   async #attach(initiator: Initiator, lun: Lun): Promise<void> {
     const { settings, pool, retainedLimit, clock, log, changed } = this.#context;
     const mounted = this.#luns.get(lun);
+    let isBounded = true;
     try {
       const unit = await LogicalUnit.attach(initiator, lun, {
         pool,
-        maxTransfer: () => initiator.maxTransferLength,
+        maxTransfer: () => (isBounded ? initiator.maxTransferLength : undefined),
         ...(retainedLimit === undefined ? {} : { retainedLimit }),
         readOnly: settings.options['read-only'],
         commandTimeoutMs: settings.options['command-timeout'],
@@ -356,6 +357,7 @@ export class MountedTarget {
         clock,
         signal: this.#closing.signal,
       });
+      isBounded = !quirksOf(unit.identity).takesLongTransfers;
       if (mounted === undefined || this.#closing.signal.aborted) await unit.close();
       else mounted.attached(unit, () => this.rescan());
     } catch (error) {

@@ -20,6 +20,8 @@ export interface PeerQuirks {
    * UNIT RESET comes before writes are issued again.
    */
   readonly terminatesOldTasksOnReinstatement: boolean;
+  /** Whether a command may move more than `Datamover.maxTransferLength` says, which is what any peer has memory for. */
+  readonly takesLongTransfers: boolean;
 }
 
 interface QuirkRow {
@@ -29,21 +31,23 @@ interface QuirkRow {
   readonly evidence: string;
 }
 
-const SAFE: PeerQuirks = { terminatesOldTasksOnReinstatement: false };
+const SAFE: PeerQuirks = { terminatesOldTasksOnReinstatement: false, takesLongTransfers: false };
 
 /** The first row that matches holds. */
 export const quirkRows: readonly QuirkRow[] = [
   {
     id: 'iserfs',
     matches: ({ vendor }) => vendor === 'ISERFS',
-    quirks: { terminatesOldTasksOnReinstatement: true },
-    evidence: 'Our own embedded target: its last login response waits for the end of the older session (test/unit/iser).',
+    quirks: { terminatesOldTasksOnReinstatement: true, takesLongTransfers: true },
+    evidence:
+      'Our own embedded target: its last login response waits for the end of the older session (test/unit/iser), and it moves data in pieces whatever the length.',
   },
   {
     id: 'tgt',
     matches: ({ vendor, product }) => vendor === 'IET' && product === 'VIRTUAL-DISK',
-    quirks: { terminatesOldTasksOnReinstatement: false },
-    evidence: 'tgtd 1.0.85: a stalled write of the old session overwrote a newer one after reinstatement, all with status GOOD.',
+    quirks: { terminatesOldTasksOnReinstatement: false, takesLongTransfers: false },
+    evidence:
+      'tgtd 1.0.85: over iSER it has one buffer of 512 KiB for a command; a stalled write of the old session overwrote a newer one after reinstatement, all with status GOOD.',
   },
 ];
 

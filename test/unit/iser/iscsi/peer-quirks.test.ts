@@ -20,6 +20,12 @@ describe('quirksOf', () => {
     },
   );
 
+  it('knows of our own target alone that it takes long transfers over RDMA', () => {
+    expect(quirksOf({ vendor: 'ISERFS', product: 'DISK' }).takesLongTransfers).toBe(true);
+    expect(quirksOf({ vendor: 'IET', product: 'VIRTUAL-DISK' }).takesLongTransfers).toBe(false);
+    expect(quirksOf({}).takesLongTransfers).toBe(false);
+  });
+
   it('has evidence for each row, and one row for a peer', () => {
     for (const { evidence } of quirkRows) expect(evidence.length).toBeGreaterThan(20);
     expect(new Set(quirkRows.map(({ id }) => id)).size).toBe(quirkRows.length);
