@@ -86,7 +86,7 @@ describe('a connection that does not come about', () => {
       });
     }
     // The receives of one attempt, which the next one used again.
-    expect(initiator.memory.count).toBe(2);
+    expect(initiator.memory.count).toBe(1);
   });
 
   it('is told to the initiator when the target has no use for it', async () => {
