@@ -9,6 +9,8 @@ namespace {
 constexpr std::chrono::seconds patience{1};
 /** What a peer may still have had under way; who sends more is not listening. */
 constexpr std::size_t mostIgnored = 16 * 1024 * 1024;
+/** What is read before others get their turn. */
+constexpr std::size_t mostAtOnce = 1024 * 1024;
 
 class Lingerer final : public SocketLoop::Handler, public std::enable_shared_from_this<Lingerer> {
  public:
@@ -23,7 +25,9 @@ class Lingerer final : public SocketLoop::Handler, public std::enable_shared_fro
   void socketReady(SocketLoop::Readiness readiness) noexcept override {
     std::array<std::byte, 16 * 1024> ignored;
     const iovec part{ignored.data(), ignored.size()};
-    while (readiness.readable && socket_) {
+    if (isReadDue_) return;
+    for (std::size_t most = ignored_ + mostAtOnce; readiness.readable && socket_;) {
+      if (ignored_ >= most) return readLater();
       const Transfer transfer = receiveScattered(socket_, {&part, 1});
       if (transfer.wouldBlock) return;
       ignored_ += transfer.length;
@@ -32,6 +36,15 @@ class Lingerer final : public SocketLoop::Handler, public std::enable_shared_fro
   }
 
  private:
+  /** Others have their turn first. */
+  void readLater() {
+    isReadDue_ = true;
+    loop_.post([self = shared_from_this()] {
+      self->isReadDue_ = false;
+      self->socketReady({.readable = true});
+    });
+  }
+
   void end() noexcept {
     if (!socket_) return;
     loop_.stopTimer(timer_);
@@ -43,6 +56,7 @@ class Lingerer final : public SocketLoop::Handler, public std::enable_shared_fro
   Descriptor socket_;
   SocketLoop::TimerId timer_ = 0;
   std::size_t ignored_ = 0;
+  bool isReadDue_ = false;
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <stdexcept>
+#include <utility>
 
 #include "linger.h"
 
@@ -13,6 +14,8 @@ using std::chrono::milliseconds;
 
 /** Per listener: connections without a request, and requests without an answer. */
 constexpr std::size_t mostUndecided = 256;
+/** Connections that are taken before others get their turn. */
+constexpr int mostAtOnce = 64;
 constexpr milliseconds requestPatience{5000};
 /** Before accepting again when there are no more descriptors. */
 constexpr milliseconds resourcePause{100};
@@ -35,6 +38,8 @@ class Undecided final : public SocketLoop::Handler, public Endpoint, public std:
   }
 
   void start() {
+    // It may have been abandoned before this turn.
+    if (!socket_) return;
     endpoints_->add(shared_from_this());
     if (!loop_->add(socket_, shared_from_this())) return drop();
     timer_ = loop_->startTimer(requestPatience, [self = shared_from_this()] { self->drop(); });
@@ -180,7 +185,8 @@ class Acceptor final : public SocketLoop::Handler, public Endpoint, public std::
   }
 
   void socketReady(SocketLoop::Readiness) noexcept override {
-    while (socket_) {
+    for (int taken = 0; socket_; taken++) {
+      if (taken == mostAtOnce) return acceptLater();
       Descriptor socket(::accept4(socket_.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (socket) {
         take(std::move(socket));
@@ -188,6 +194,7 @@ class Acceptor final : public SocketLoop::Handler, public Endpoint, public std::
         return;
       } else if (errno != ECONNABORTED && errno != EINTR) {
         // Descriptors or memory, most likely: it goes on when there are some again.
+        loop_->stopTimer(timer_);
         timer_ = loop_->startTimer(resourcePause, [self = shared_from_this()] { self->socketReady({.readable = true}); });
         return;
       }
@@ -204,6 +211,15 @@ class Acceptor final : public SocketLoop::Handler, public Endpoint, public std::
   }
 
  private:
+  /** Others have their turn first. */
+  void acceptLater() {
+    if (std::exchange(isAcceptDue_, true)) return;
+    loop_->post([self = shared_from_this()] {
+      self->isAcceptDue_ = false;
+      self->socketReady({.readable = true});
+    });
+  }
+
   void take(Descriptor socket) {
     if (*undecided_ >= mostUndecided) return resetOnClose(socket);
     const auto offer = [acceptor = weak_from_this()](std::shared_ptr<Undecided> connection) {
@@ -220,6 +236,7 @@ class Acceptor final : public SocketLoop::Handler, public Endpoint, public std::
   Descriptor socket_;
   std::shared_ptr<ListenerEvents> events_;
   SocketLoop::TimerId timer_ = 0;
+  bool isAcceptDue_ = false;
   const std::shared_ptr<std::size_t> undecided_ = std::make_shared<std::size_t>(0);
 };
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 #include "linger.h"
 
@@ -18,7 +19,7 @@ constexpr std::uint16_t mostReads = 1024;
 /** Bytes in a system call: as many as there are, but of those with a checksum no more than stay in a cache between it and the copy. */
 constexpr std::size_t sendBatch = 1024 * 1024;
 constexpr std::size_t checkedSendBatch = 256 * 1024;
-/** What is sent and received for one connection before others get their turn. */
+/** What is sent, and what is received, for one connection at a time: then others get their turn. */
 constexpr std::size_t turnBudget = 1024 * 1024;
 
 constexpr milliseconds drainPatience{5000};
@@ -124,8 +125,9 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
     const std::lock_guard guard(transmitLock_);
     hasMore = transmit(budget);
   } while (wanted_.fetch_sub(seen, std::memory_order_acq_rel) != seen);
-  if (hasMore) {
+  if (hasMore && !isPumpDue_.exchange(true)) {
     loop_->post([self = shared_from_this()] {
+      self->isPumpDue_ = false;
       self->pump(turnBudget);
       self->announce();
     });
@@ -195,7 +197,8 @@ void IwarpQueuePair::socketReady(SocketLoop::Readiness readiness) noexcept {
     if (readiness.readable) readReply();
     return;
   }
-  if (readiness.readable) receive();
+  // Where it is due, what has come now is its affair.
+  if (readiness.readable && !isReceiveDue_) receive();
   if (readiness.writable && phase_ != Phase::ended) {
     {
       const std::lock_guard guard(transmitLock_);
@@ -209,10 +212,14 @@ void IwarpQueuePair::socketReady(SocketLoop::Readiness readiness) noexcept {
 void IwarpQueuePair::receive() noexcept {
   std::size_t budget = turnBudget;
   while (phase_ >= Phase::awaitingRtr && phase_ != Phase::ended && receiveOnce(budget)) {
-    if (budget == 0) {
-      loop_->post([self = shared_from_this()] { self->receive(); });
-      break;
+    if (budget > 0) continue;
+    if (!std::exchange(isReceiveDue_, true)) {
+      loop_->post([self = shared_from_this()] {
+        self->isReceiveDue_ = false;
+        self->receive();
+      });
     }
+    break;
   }
   if (phase_ == Phase::ended) return;
   deliver();
@@ -309,7 +316,11 @@ void IwarpQueuePair::timedOut() {
     case Phase::requesting: return end({FailureCode::timedOut, "what listens there did not answer the MPA request in time"}, Farewell::reset);
     case Phase::awaitingRtr: return end({FailureCode::timedOut, "the peer did not send its ready-to-receive message"}, Farewell::reset);
     case Phase::open: return letTransmit();
-    case Phase::draining: return end({FailureCode::timedOut, "the peer did not take what was left to send"}, Farewell::reset);
+    case Phase::draining:
+      // All may have gone just now, late as this loop may be.
+      finishIfDrained();
+      if (phase_ != Phase::draining) return;
+      return end({FailureCode::timedOut, "the peer did not take what was left to send"}, Farewell::reset);
     // It has everything, and says nothing.
     case Phase::halfClosed: return end({FailureCode::none, "closed"}, Farewell::close);
     default: return;

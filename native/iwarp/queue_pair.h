@@ -126,6 +126,8 @@ class IwarpQueuePair final : public QueuePair,
   Phase phase_ = Phase::begun;
   ConnectionFacts facts_;
   bool isEndNear_ = false;
+  /** A task to go on receiving is posted. */
+  bool isReceiveDue_ = false;
   std::vector<std::byte> mpaInput_;
   std::optional<SocketLoop::TimerId> timer_;
 
@@ -153,6 +155,8 @@ class IwarpQueuePair final : public QueuePair,
   bool isCut_ = false;
   /** Calls of `pump` that nobody has looked after. */
   std::atomic<std::uint32_t> wanted_{0};
+  /** A task to go on sending is posted. */
+  std::atomic<bool> isPumpDue_{false};
   std::atomic<bool> isClosing_{false};
 };
 

@@ -12,6 +12,13 @@
 
 namespace iserfs::rdma::iwarp {
 
+namespace {
+
+/** The others stay ready, and the event loop comes back for them when it has looked at everything else. */
+constexpr std::size_t mostSocketsInATurn = 16;
+
+}  // namespace
+
 SocketLoop::SocketLoop()
     : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       wakeUp_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -130,10 +137,11 @@ void SocketLoop::runTasks() noexcept {
 void SocketLoop::turn() noexcept {
   thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   isTurning_ = true;
-  std::array<epoll_event, 64> events{};
+  std::array<epoll_event, mostSocketsInATurn> events{};
   const int count = ::epoll_wait(epoll_.number(), events.data(), static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
+    if (event.data.fd == alarm_.number()) alarmTime_ = Clock::time_point::max();
     const auto found = handlers_.find(event.data.fd);
     if (found == handlers_.end()) continue;
     // It may remove itself.

@@ -49,7 +49,7 @@ class SocketLoop {
 
   /** Runs `task` on the loop's thread, in the order of posting. Any thread. False: the loop has ended, and dropped it. */
   bool post(Task task);
-  /** The same, and waits until it has run; at once where this is the loop's thread. Any thread. */
+  /** Runs `task` and waits for it; where this is the loop's thread at once, before what is posted. Any thread. */
   void runAndWait(const Task& task);
 
   /** Loop's thread. Tells at once if the socket is ready already. False: no memory for another socket. */

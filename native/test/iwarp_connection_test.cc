@@ -1,6 +1,7 @@
 /** How connections of the software provider begin, fail to begin, and end when the peer is not one of ours. */
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <list>
@@ -265,6 +266,49 @@ TEST_CASE("connections that are not decided on are bounded in number") {
     return !next.waitEnd(std::chrono::milliseconds(50));
   }));
   CHECK(answerer.requests->next() != nullptr);
+}
+
+TEST_CASE("a peer that sends without end gets no more of a turn than of the one before") {
+  const auto provider = makeIwarpProvider();
+  const auto requests = std::make_shared<RequestRecorder>();
+  const auto listener = provider->listen({"127.0.0.1", 0}, requests);
+  const auto turns = [&] {
+    for (int i = 0; i < 5; ++i) provider->turn();
+  };
+  turns();
+  RawPeer peer(addressOf(*listener));
+  peer.send(mpaRequest("500200080010001080000000"));
+  turns();
+  const auto incoming = requests->next();
+  REQUIRE(incoming != nullptr);
+  End end;
+  end.queuePair = incoming->accept({}, end.events);
+  turns();
+  REQUIRE(peer.receive(mpaHeaderLength).size() == mpaHeaderLength);
+  // Writes of nothing need no memory here.
+  Bytes frames;
+  while (frames.size() < 256 * 1024) {
+    const auto next = writeFrame(0, 0, {});
+    frames.insert(frames.end(), next.begin(), next.end());
+  }
+  std::size_t at = 0;
+  const auto fill = [&] {
+    std::size_t filled = 0;
+    for (std::size_t sent = 1; sent > 0; filled += sent) {
+      sent = peer.offer(std::span(frames).subspan(at));
+      at = (at + sent) % frames.size();
+    }
+    return filled;
+  };
+  fill();
+  std::size_t most = 0;
+  for (int i = 0; i < 20; ++i) {
+    provider->turn();
+    most = std::max(most, fill());
+  }
+  CHECK(end.events->wasEstablished());
+  // What comes with an event, and what was left of the event before. The room comes in steps.
+  CHECK(most < 3 * 1024 * 1024);
 }
 
 TEST_CASE("a peer-to-peer initiator is told of when its first message is there") {

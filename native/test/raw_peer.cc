@@ -37,6 +37,13 @@ RawPeer::RawPeer(const Address& to) {
   if (::connect(socket_.number(), address.get(), address.length) != 0) throw std::runtime_error(errorText(errno));
 }
 
+std::size_t RawPeer::offer(std::span<const std::byte> bytes) {
+  const auto sent = ::send(socket_.number(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0) return static_cast<std::size_t>(sent);
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
+  throw std::runtime_error(errorText(errno));
+}
+
 RawPeer::RawPeer(Descriptor socket) : socket_(std::move(socket)) { makePatient(socket_); }
 
 void RawPeer::send(std::span<const std::byte> bytes) {

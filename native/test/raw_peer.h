@@ -22,6 +22,8 @@ class RawPeer {
 
   /** Throws std::runtime_error where it cannot. */
   void send(std::span<const std::byte> bytes);
+  /** Sends as many as there is room for now; how many that were. Throws std::runtime_error. */
+  std::size_t offer(std::span<const std::byte> bytes);
   /** Exactly so many; fewer where the connection ends or five seconds pass. */
   Bytes receive(std::size_t length);
   /** The next FPDU; empty where the connection ends. */
