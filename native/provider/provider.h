@@ -4,8 +4,8 @@
  * provider. `src/iser/rdma/provider.ts` is the same interface one language up.
  *
  * Threads: methods are called on the thread that owns the provider object (the JavaScript thread), unless they say otherwise.
- * Events are called on a thread of the provider's, or from inside `turn` where it has none, one at a time for each queue pair or listener, in the order in which things
- * happened, never from inside a method (but for `completed`, see `uncork`) and never while the provider holds a lock that a method takes
+ * Events are called on a thread of the provider's, or from inside `turn` where it has none, one at a time for each queue pair or
+ * listener, in the order in which things happened, never from inside a method (but for `completed`, see `uncork`) and never while the provider holds a lock that a method takes
  * (but for `uncork`, which no event may call).
  */
 #pragma once

@@ -3,7 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <new>
+#include <vector>
 
 #include "support.h"
 
@@ -29,6 +33,18 @@ TEST_CASE("an arena of whole huge pages begins with one") {
     CHECK(reinterpret_cast<std::uintptr_t>(arena->data()) % hugePage == 0);
     CHECK(isFilledWith({arena, 0, static_cast<std::uint32_t>(length)}, std::byte{0}));
   }
+}
+
+TEST_CASE("arenas of whole huge pages are one mapping where they are one after the other") {
+  const auto mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
+  };
+  constexpr std::size_t hugePage = 2 * 1024 * 1024;
+  const auto before = mappings();
+  std::vector<std::shared_ptr<Arena>> arenas;
+  for (int i = 0; i < 100; i++) arenas.push_back(Arena::allocate(hugePage));
+  CHECK(mappings() - before < 50);
 }
 
 TEST_CASE("lengths that no arena has are refused") {

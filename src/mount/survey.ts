@@ -21,7 +21,7 @@ export async function surveyTargets(
   const plan = await planTargets(settings, { initiatorName, transports, signal });
   for (const failure of plan.failures) warn(describeError(failure));
   for (const note of plan.notes) warn(note);
-  const pool = new BufferPool(transports.memory);
+  const pool = new BufferPool(transports.memory, { isRegistered: transports.mayUseRdma });
   const context = {
     settings,
     initiatorName,

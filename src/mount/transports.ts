@@ -11,7 +11,7 @@ import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
 import { type Fallback, reasonsOf, type TransportCandidate, TransportChoice } from '../iser/datamover/transport-choice.ts';
 import { formatPortal } from '../iser/iscsi/name.ts';
-import type { ArenaSource } from '../scsi/buffer-pool.ts';
+import { type ArenaSource, PARTLY_USED } from '../scsi/buffer-pool.ts';
 import { nativeRdma, type Rdma } from './rdma.ts';
 
 export type TransportOptions = Pick<OptionValues, 'transport' | 'iwarp-crc' | 'header-digest' | 'data-digest'>;
@@ -27,7 +27,7 @@ const forLogin: Readonly<Record<OptionValues['transport'], readonly Name[]>> = {
   tcp: ['tcp'],
 };
 /** Below this a device is not even tried: buffers for messages and a few commands must be locked. */
-const LEAST_LOCKABLE = 32 * 1024 * 1024;
+const LEAST_LOCKABLE = 64 * 1024 * 1024;
 /** For messages and the device's own queues. */
 const LOCKED_FOR_MESSAGES = 8 * 1024 * 1024;
 const DIGESTS = ['header-digest', 'data-digest'] as const;
@@ -56,7 +56,7 @@ export class Transports {
     }
   }
 
-  /** Memory for the pool: huge pages, which RDMA can register. Undefined without the addon. */
+  /** Memory for the pool, which RDMA can register. Undefined without the addon. */
   get memory(): ArenaSource | undefined {
     return this.#rdma.isAvailable ? this.#rdma.memory() : undefined;
   }
@@ -71,7 +71,7 @@ export class Transports {
     const { lockableBytes } = this.#rdma;
     if (!this.#mayUseDevice || lockableBytes === Number.POSITIVE_INFINITY)
       return { cacheBytes: wanted, retainedLimit: undefined };
-    const forData = Math.max(0, lockableBytes - LOCKED_FOR_MESSAGES);
+    const forData = Math.max(0, lockableBytes - LOCKED_FOR_MESSAGES - PARTLY_USED);
     // Half as much again may be in use by readers when the cache has given it up.
     const cacheBytes = Math.min(wanted, Math.floor(forData / 3));
     if (cacheBytes < wanted) {

@@ -9,7 +9,7 @@
 import { Bag, type Placed, UNPLACED } from '../bag.ts';
 import type { SharedMemory } from './block-device.ts';
 
-/** Allocates arenas. The default is memory of the JavaScript engine; the addon's is in huge pages, and a transport can register it. */
+/** Allocates arenas. The default is memory of the JavaScript engine; the addon's lies in huge pages where it is as long as some, and a transport can register it. */
 export interface ArenaSource {
   /** `length` zeroed bytes, page aligned where the platform can. */
   allocate(length: number): ArrayBuffer;
@@ -27,12 +27,14 @@ export interface PoolBuffer {
 /** Longest run. */
 export const MAX_RUN = 1024 * 1024;
 /**
- * The size of an arena: a huge page, where the system has one for it. The kernel copies all data out of and into these pages, and
+ * The size of an arena: with the addon a huge page, where the system has one. The kernel copies all data out of and into these pages, and
  * looks each of them up to do so: of the ordinary ones there would be 512.
  */
 export const ARENA = 2 * MAX_RUN;
 /** Runs are a power of two long, at least this. */
 const MIN_RUN = 4096;
+/** The most that arenas take beyond the runs that are in use where those fill them: one of each length is partly used. */
+export const PARTLY_USED = ARENA * (Math.log2(MAX_RUN / MIN_RUN) + 1);
 /** Arenas that are kept when nothing uses them, if nothing else is said. */
 const IDLE_ARENAS = 16;
 

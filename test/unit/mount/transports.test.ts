@@ -289,7 +289,7 @@ describe('memory that may be locked', () => {
   it.each([
     ['all of it', Number.POSITIVE_INFINITY, 'auto', 64 * MiB],
     ['enough', 512 * MiB, 'auto', 64 * MiB],
-    ['little', 68 * MiB, 'verbs', 20 * MiB],
+    ['little', 86 * MiB, 'verbs', 20 * MiB],
     ['little, for software', 8 * MiB, 'iwarp', 64 * MiB],
     ['too little for a device to be tried', 8 * MiB, 'auto', 64 * MiB],
   ] as const)('being %s, bounds the cache and says so', (_what, lockable, transport, cacheBytes) => {
@@ -304,7 +304,7 @@ describe('memory that may be locked', () => {
     expect(transportsOf({}, rdma).mayUseRdma).toBe(false);
     expect(await login({}, rdma, portal)).toEqual({
       transport: 'tcp',
-      fallback: 'verbs: this process may lock 8 MiB of memory, and RDMA needs 32 MiB',
+      fallback: 'verbs: this process may lock 8 MiB of memory, and RDMA needs 64 MiB',
     });
     await expect(login({ transport: 'verbs' }, rdma, portal)).rejects.toMatchObject({
       code: 'unsupported',
