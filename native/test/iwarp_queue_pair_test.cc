@@ -56,21 +56,20 @@ TEST_CASE("a Send arrives in the oldest posted receive, with its length") {
 
 TEST_CASE("what is posted while corked goes out when it is uncorked, and completes in order whichever thread tells") {
   Pair pair;
-  const Segment into = memory(64);
   const Segment from = memory(64);
-  const auto& one = pair.initiator.queuePair;
-  const auto& other = pair.responder.queuePair;
+  // Two threads receive.
+  const std::array<std::pair<std::shared_ptr<QueuePair>, Segment>, 2> ends{
+      {{pair.initiator.queuePair, memory(64)}, {pair.responder.queuePair, memory(64)}}};
   for (std::uint32_t round = 0; round < 200; ++round) {
     // Both ways, so that receives complete on the loop's thread while Sends do on this one.
-    for (const auto& queuePair : {one, other}) {
+    for (const auto& [queuePair, into] : ends) {
       queuePair->cork();
       for (std::uint32_t i = 0; i < 4; ++i) queuePair->postReceive(round * 4 + i, into);
     }
-    for (const auto& queuePair : {one, other}) {
+    for (const auto& [queuePair, into] : ends) {
       for (std::uint32_t i = 0; i < 4; ++i) queuePair->postSend(round * 4 + i, std::array{from}, std::nullopt);
     }
-    one->uncork();
-    other->uncork();
+    for (const auto& [queuePair, into] : ends) queuePair->uncork();
     for (End* end : {&pair.initiator, &pair.responder}) {
       std::uint32_t sends = 0;
       std::uint32_t receives = 0;
