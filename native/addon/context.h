@@ -7,8 +7,8 @@
  * too: an environment that ends takes its threads with it and touches no other's. Nothing of a context is shared between
  * environments but the counter of arenas.
  *
- * Threads: JavaScript's throughout; the event loop gives a provider that has none its turns. Others reach the event queue and the wake-up only. `shutDown` runs before the environment goes
- * away, whatever state connections are in: it ends them abruptly, waits for the providers' threads, and drops what they still had
+ * Threads: JavaScript's throughout; the event loop gives a provider that has none its turns. Others reach the event queue and the
+ * wake-up only. `shutDown` runs before the environment goes away, whatever state connections are in: it ends them abruptly, waits for the providers' threads, and drops what they still had
  * to say. Where a process exits without tearing its environments down (process.exit on the main thread), it does not run, and the
  * kernel ends threads and sockets; so nothing in here depends on it.
  *

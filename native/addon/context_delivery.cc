@@ -48,7 +48,7 @@ void Context::deliverAll(Napi::Env env) {
       if (count == 0) continue;
       const std::array<napi_value, 2> arguments{Napi::Number::New(env, static_cast<double>(count)),
                                                 notices.IsEmpty() ? env.Undefined() : notices};
-      // The wake-up has a callback scope around this.
+      // A wake-up and a turn have a callback scope around this; `uncork` is called by JavaScript.
       node_api::reportThrown(env, napi_call_function(env, env.Undefined(), deliver_.Value(), arguments.size(), arguments.data(), nullptr));
     } catch (const Napi::Error& error) {
       // JavaScript catches what its handlers throw. What comes here is an environment that ends, or a fault of ours.

@@ -39,10 +39,10 @@ struct Batch {
 
 class EventQueue {
  public:
-  /** `wake` is called on provider threads, not again before `take` was, and not after `stop` has returned. */
+  /** `wake` is called by whoever pushes, not again before `take` was, and not after `stop` has returned. */
   explicit EventQueue(std::function<void()> wake) : wake_(std::move(wake)) {}
 
-  // Provider threads. What comes after `stop` is dropped. Memory that runs out ends the process, as anywhere in Node.
+  // Threads: the provider's, or JavaScript's where it has none. What comes after `stop` is dropped. Memory that runs out ends the process, as anywhere in Node.
   void pushCompletions(std::uint32_t owner, std::span<const rdma::Completion> completions) noexcept;
   void pushNotice(std::uint32_t owner, EventKind kind, Notice notice) noexcept;
 
@@ -62,7 +62,7 @@ class EventQueue {
   bool stopped_ = false;
 };
 
-/** Where a connection's events go. Threads: the provider's, but for `hasEnded`. */
+/** Where a connection's events go. Threads: as for pushing, but for `hasEnded`. */
 class ConnectionSink final : public rdma::QueuePairEvents {
  public:
   ConnectionSink(std::shared_ptr<EventQueue> queue, std::uint32_t owner) : queue_(std::move(queue)), owner_(owner) {}
@@ -80,7 +80,7 @@ class ConnectionSink final : public rdma::QueuePairEvents {
   std::atomic<bool> hasEnded_{false};
 };
 
-/** Where a listener's events go. Thread: the provider's. */
+/** Where a listener's events go. Threads: as for pushing. */
 class ListenerSink final : public rdma::ListenerEvents {
  public:
   ListenerSink(std::shared_ptr<EventQueue> queue, std::uint32_t owner) : queue_(std::move(queue)), owner_(owner) {}

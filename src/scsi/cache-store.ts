@@ -179,7 +179,7 @@ export class CacheStore {
 
   /**
    * Makes room for `length` bytes. A slot that would have to go, and has just as many, is returned to be used again: a
-   * cache that is full of pages makes and drops no objects then.
+   * cache that is full of pages makes and drops no slots then.
    */
   #evictFor(length: number): Slot | undefined {
     const footprint = runLengthFor(length);

@@ -111,6 +111,7 @@ export class CommandRunner {
   /** The same where the number does not matter, told by a call: at less cost where all goes well at once. */
   start(request: StartedRequest, passage: Passage): void {
     let ticket: Ticket | undefined;
+    let attempt: FirstAttempt | undefined;
     try {
       ticket = this.#tryEnter(request, passage);
       if (ticket === undefined) {
@@ -118,8 +119,10 @@ export class CommandRunner {
         return;
       }
       request.onIssue?.();
-      this.#options.port.start(new FirstAttempt(this.#options, request, passage, ticket, this.#wentWrong));
+      attempt = new FirstAttempt(this.#options, request, passage, ticket, this.#wentWrong);
+      this.#options.port.start(attempt);
     } catch (error) {
+      attempt?.forsake();
       ticket?.leave();
       tell(Promise.reject(error), (failure) => request.ended(failure));
     }
@@ -276,6 +279,7 @@ class FirstAttempt implements StartedCommand {
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
   readonly #wentWrong: WentWrong;
+  #isForsaken = false;
 
   constructor(
     { lun, commandTimeoutMs }: CommandRunnerOptions,
@@ -297,8 +301,14 @@ class FirstAttempt implements StartedCommand {
     this.#wentWrong = wentWrong;
   }
 
+  /** The port has failed to take it: whatever it tells of it all the same, nobody waits for. */
+  forsake(): void {
+    this.#isForsaken = true;
+  }
+
   ended(result: ScsiResult): void {
     const { request, ticket } = this;
+    if (this.#isForsaken) return;
     if (!isGood(result, request)) {
       this.#wentWrong(this, Promise.resolve(result));
       return;
@@ -314,6 +324,7 @@ class FirstAttempt implements StartedCommand {
   }
 
   failed(error: Error): void {
+    if (this.#isForsaken) return;
     this.#wentWrong(this, Promise.reject(error));
   }
 }

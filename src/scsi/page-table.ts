@@ -1,7 +1,8 @@
 /**
- * Values by page number, for a cache whose pages come and go all the time: open addressing in two arrays, so that a
- * lookup touches two places in memory, however many pages there are, and makes no objects. Why not `Map`: see
- * `tag-map.ts`; page numbers are not neighbours, though, which that one needs. Eight pages that follow each other lie side by side.
+ * Values by the number of a page, or of whatever else a device is divided into, for a cache whose pages come and go all the
+ * time: open addressing in two arrays, so that a lookup touches two places in memory, however many pages there are, and makes no
+ * objects. Why not `Map`: see `tag-map.ts`; page numbers are not neighbours, though, which that one needs. Eight pages
+ * that follow each other lie side by side.
  */
 export class PageTable<T> {
   #pages = freePlaces(FEWEST_PLACES);

@@ -2,7 +2,8 @@
  * The commands of a device server that move or change data: READ, WRITE, VERIFY, WRITE SAME, UNMAP and
  * their like (SBC). Each holds the lock on its blocks from before it touches them until its last access.
  * Data moves in chunks of pool memory, two at most per command, so that the medium works on one while the
- * wire carries the other; what the medium can lend is sent from where it lies. Functions resolve with the command's transfer length in bytes.
+ * wire carries the other; what the medium can lend is sent from where it lies. Functions resolve with the command's
+ * transfer length in bytes.
  *
  * An aborted task stops at the next chunk; what it has written stays. No function settles while a buffer
  * of its own is in use.

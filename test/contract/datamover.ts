@@ -192,7 +192,7 @@ export function datamoverContract(
     it('an abrupt end settles everything under way at both ends, once', async () => {
       await using pair = await logIn();
       const { initiator, target } = pair;
-      // More than moves on threads of its own before the end is asked for.
+      // More than moves by itself before the end is asked for.
       initiator.command(1, { dataOut: patternBytes(8 * MiB) });
       const task = await target.nextCommand();
       const get = target.datamover.getData(task, 0, new Uint8Array(8 * MiB));

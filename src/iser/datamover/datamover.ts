@@ -42,7 +42,7 @@ interface Datamover {
    * CRC, remote invalidation. Empty where there is nothing to say.
    */
   readonly traits: Traits;
-  /** Most bytes that one command may move over this connection; undefined: no bound of its own. */
+  /** Most bytes that one command may move over this connection, where no quirk of the peer says otherwise; undefined: no bound of its own. */
   readonly maxTransferLength: number | undefined;
   /** `ADDRESS:PORT` of the two ends. */
   readonly localAddress: string;

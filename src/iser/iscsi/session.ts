@@ -160,7 +160,7 @@ export class InitiatorSession {
         return;
       }
       const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-      const itt = this.#exchanges.register({
+      const itt = this.#enter({
         kind: 'text',
         deadline,
         assembler: new TextAssembler(MAX_TEXT),
@@ -177,13 +177,13 @@ export class InitiatorSession {
     this.#state = { name: 'IN_LOGOUT', reason };
     this.#failQueue(reason);
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#exchanges.register({ kind: 'logout', deadline });
+    const itt = this.#enter({ kind: 'logout', deadline });
     // Reason code 0: close the session (RFC 7143 §11.14.1).
     this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'logout-request', reason: 0, itt, cid: this.#options.cid }));
   }
 
   /**
-   * Drops the session: every task rejects with `NexusLostError` once the data mover has let go of its buffers.
+   * Drops the session: every task fails with `NexusLostError` once the data mover has let go of its buffers.
    * `waitMs` is by default what was negotiated for a connection that is lost (RFC 7143 §13.15). Cuts an end in order short.
    */
   drop(reason: Error, waitMs: number = this.#options.login.keys.DefaultTime2Wait * 1000): void {
@@ -355,8 +355,15 @@ export class InitiatorSession {
       return;
     }
     const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#exchanges.register({ kind: 'management', deadline, done, fail });
+    const itt = this.#enter({ kind: 'management', deadline, done, fail });
     this.#datamover.sendControl({ ...request, ...this.#immediate(), itt });
+  }
+
+  /** Enters an exchange that is no command, and has its deadline looked after; returns its tag. */
+  #enter(exchange: Exchange): number {
+    const itt = this.#exchanges.register(exchange);
+    this.#options.events.deadlineMoved();
+    return itt;
   }
 
   #sendText(itt: number, ttt: number, data: Uint8Array): void {

@@ -1,8 +1,8 @@
 /**
  * A connection of the addon once it is established. Its first events wait until those who were promised
  * the queue pair have it: whatever they do before they give the event loop back is done before an event
- * comes. What is posted in one turn of the event loop goes out together at its end. When the connection ends, what the provider did not complete, because it was posted while the
- * end was on its way, completes as flushed.
+ * comes. What is posted in one turn of the event loop goes out together at its end. When the connection ends, what the
+ * provider did not complete, because it was posted while the end was on its way, completes as flushed.
  */
 
 import { setImmediate } from 'node:timers';

@@ -1,5 +1,5 @@
 /**
- * The contract of a data mover, on iSER over software iWARP: sockets on the loopback, and threads of its own; and over verbs where
+ * The contract of a data mover, on iSER over software iWARP: sockets on the loopback; and over verbs where
  * ISERFS_VERBS_ADDRESS names the address of an RDMA device of this machine.
  */
 
