@@ -15,6 +15,7 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
   const ended: { reason: Error; waitMs: number }[] = [];
   const asynchronous: { lun: bigint; sense: Uint8Array }[] = [];
   let movedTo: number | undefined;
+  let moves = 0;
   const login = {
     tsih: 1,
     keys: { DefaultTime2Wait: 2, RDMAExtensions: options.isOverRdma ?? false },
@@ -38,6 +39,7 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
       asynchronousSense: (lun, sense) => asynchronous.push({ lun, sense }),
       deadlineMoved: () => {
         movedTo = session.pollTimeout();
+        moves++;
       },
     },
   });
@@ -52,6 +54,10 @@ export function setUpSession(options: { window?: number; holdTermination?: boole
     /** What `pollTimeout` said when the session called for it. */
     get movedTo() {
       return movedTo;
+    },
+    /** How often it called for that. */
+    get moves() {
+      return moves;
     },
     submit(command: { dataIn?: Uint8Array; dataOut?: Uint8Array; timeoutMs?: number; lun?: bigint } = {}) {
       const outcome: { result?: ScsiResult; error?: Error; count: number } = { count: 0 };

@@ -211,6 +211,21 @@ describe('command time-out', () => {
     expect(datamover.deallocated).toEqual([command?.itt]);
   });
 
+  it('has the deadlines of what it asks besides commands looked after', () => {
+    const fixture = setUpSession();
+    const { abort } = fixture.submit();
+    for (const ask of [
+      () => abort(new IserfsError('aborted', 'interrupted')),
+      () => void fixture.session.exchangeText([['SendTargets', 'All']]),
+      () => void fixture.session.manage('logical-unit-reset', 0n).catch(() => {}),
+      () => fixture.session.logout(new Error('end')),
+    ]) {
+      const before = fixture.moves;
+      ask();
+      expect(fixture.moves).toBe(before + 1);
+    }
+  });
+
   it('takes the response that overtakes the abort', async () => {
     const { datamover, submit, receive, at, ended } = setUpSession();
     const { outcome } = submit({ timeoutMs: 1000 });
