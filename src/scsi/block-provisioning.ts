@@ -17,13 +17,12 @@
  */
 
 import { errorCode, IserfsError } from '../errors.ts';
+import type { BlockCommandParts } from './block-commands.ts';
 import type { DeviceExtent } from './block-device.ts';
 import { type BlockRun, chunkRun, coveringBlocks } from './block-range.ts';
 import { type BufferPool, MAX_RUN } from './buffer-pool.ts';
 import type { Capacity } from './capacity.ts';
 import { encodeCdb } from './cdb.ts';
-import type { CommandRunner, Passage } from './command-runner.ts';
-import type { Gate } from './gate.ts';
 import type { Characteristics } from './probe.ts';
 import {
   decodeLbaStatus,
@@ -32,18 +31,9 @@ import {
   lbaStatusLength,
   ProvisioningStatus,
 } from './provisioning-parameters.ts';
-import type { RetainedWrites } from './retained-writes.ts';
 
-export interface BlockProvisioningOptions {
-  readonly runner: CommandRunner;
-  readonly passage: Passage;
+export interface BlockProvisioningOptions extends Omit<BlockCommandParts, 'maxTransfer'> {
   readonly pool: BufferPool;
-  readonly retained: RetainedWrites;
-  readonly gate: Gate;
-  /** Changes whenever what the device had cached may be lost. */
-  readonly epoch: () => number;
-  /** The device as it is now. */
-  readonly device: () => Characteristics;
   /** Writes as any write, unaligned edges included; `from` lies in the pool. */
   readonly write: (offset: number, from: Uint8Array, signal: AbortSignal | undefined) => Promise<void>;
   /** Resolves when everything acknowledged before is on the medium. */
