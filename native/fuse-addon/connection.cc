@@ -1,12 +1,26 @@
 #include "fuse-addon/connection.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <stdexcept>
 
 #include "fuse-addon/records.h"
 
 namespace iserfs::fuse_addon {
+
+namespace {
+
+/** Who reads what memory holds, one page after the other, asks for the next within this. */
+constexpr std::chrono::microseconds nextHitWithin{20};
+/** Hits of one turn: what else the event loop has to do waits for them. */
+constexpr int hitsPerTurn = 8;
+/** Turns that wait as usual after the next question was looked for in vain. */
+constexpr int turnsAfterVain = 3;
+
+}  // namespace
 
 Connection::Connection(Napi::Env env, fuse::Descriptor device, Napi::Function deliver)
     : env_(env), channel_(std::make_shared<fuse::Channel>(std::move(device))), deliver_(deliver, "iserfs:fuse") {
@@ -51,15 +65,43 @@ void Connection::onReadable() {
   constexpr int turnsUntilLook = 15;
   const bool looksFurther = turnsWithoutLook_ == 0;
   const auto before = channel_->messagesRead();
+  bool isForJavaScript = false;
   for (int round = 0; round < rounds; round++) {
     const auto end = channel_->read(looksFurther ? recordCapacity : 1);
     const bool isStarved = end == fuse::ReadEnd::starved;
+    isForJavaScript = isForJavaScript || channel_->hasMessages();
     if (!deliverAll(isStarved)) return;
     if (!looksFurther || (end != fuse::ReadEnd::limit && !(isStarved && channel_->canRead()))) break;
   }
+  const auto messages = channel_->messagesRead() - before;
   if (!looksFurther) turnsWithoutLook_--;
-  else if (channel_->messagesRead() - before <= 1) turnsWithoutLook_ = turnsUntilLook;
+  else if (messages <= 1) turnsWithoutLook_ = turnsUntilLook;
+  if (messages == 1 && !isForJavaScript && pending_.count() == 0) serveHits();
   pollAsNeeded();
+}
+
+/**
+ * Memory alone gave the answer, and JavaScript owes none: the next question is looked for right here, for a moment, since to sleep and be
+ * woken up takes longer than it is away. Who asks may need this processor to do so.
+ */
+void Connection::serveHits() {
+  using Clock = std::chrono::steady_clock;
+  if (turnsWithoutSpin_ > 0) {
+    turnsWithoutSpin_--;
+    return;
+  }
+  for (int hits = 0; hits < hitsPerTurn; hits++) {
+    const auto until = Clock::now() + nextHitWithin;
+    auto end = fuse::ReadEnd::empty;
+    while ((end = channel_->read(1)) == fuse::ReadEnd::empty && Clock::now() < until) ::sched_yield();
+    guard_->countTurn();
+    if (end == fuse::ReadEnd::empty) turnsWithoutSpin_ = turnsAfterVain;
+    if (end == fuse::ReadEnd::empty || end == fuse::ReadEnd::starved) return;
+    if (end != fuse::ReadEnd::limit || channel_->hasMessages()) {
+      deliverAll(false);
+      return;
+    }
+  }
 }
 
 /** What other threads have left. */

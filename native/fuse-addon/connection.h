@@ -42,6 +42,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // connection.cc: the way from the kernel.
   void onReadable();
   void onWake();
+  void serveHits();
   /** All that is there. False where JavaScript has closed this meanwhile. */
   bool deliverAll(bool isStarved);
   bool call(std::size_t count, bool isStarved, bool hasEnded, Napi::Value done);
@@ -76,6 +77,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   LoopHandles* handles_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
   int turnsWithoutLook_ = 0;
+  int turnsWithoutSpin_ = 0;
   bool isPolling_ = true;
   bool hasToldInitialised_ = false;
   bool hasToldEnd_ = false;

@@ -487,6 +487,21 @@ export function hostAbilities(name: string, mountFuse: MountFuse, { largestReque
         window.hide(0, WINDOW_PAGE);
         await reading;
       });
+
+      it('leaves the event loop its turns while one reader takes page after page', async () => {
+        window.show(0, page(1));
+        const reading = python(READ_WHILE_ONE, image);
+        await until(() => window.hits > 0);
+        const before = window.hits;
+        let turns = 0;
+        await until(() => {
+          turns++;
+          return window.hits > before + 5_000;
+        });
+        expect(turns).toBeGreaterThan(5);
+        window.hide(0, WINDOW_PAGE);
+        await reading;
+      });
     });
 
     describe('memory of a write', () => {
