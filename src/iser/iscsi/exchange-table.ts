@@ -6,9 +6,9 @@
 import type { IserfsError } from '../../errors.ts';
 import type { StartedCommand } from '../../scsi/port.ts';
 import { TagMap } from '../../tag-map.ts';
+import type { InitiatorText } from './initiator-text.ts';
 import { RESERVED_TAG } from './pdu.ts';
 import { serialAdd } from './serial.ts';
-import type { TextAssembler } from './text.ts';
 
 export interface ScsiTask {
   readonly kind: 'scsi';
@@ -35,7 +35,7 @@ export type Exchange =
   | {
       readonly kind: 'text';
       readonly deadline: number;
-      readonly assembler: TextAssembler;
+      readonly text: InitiatorText;
       readonly done: (text: Uint8Array) => void;
       readonly fail: (error: Error) => void;
     }

@@ -1,40 +1,29 @@
 /**
- * The initiator's full-feature phase of one session with one connection (RFC 7143 §8.1): numbering,
- * the command window, tasks and their abort, keepalive, asynchronous messages, logout. Pure: it talks
- * to an `InitiatorDatamover`, is told the time, and is asked when it wants to be woken. It knows no
- * transport and no SCSI; how a lost session is replaced is `initiator.ts`'s affair.
+ * The initiator's full-feature phase of one session with one connection (RFC 7143 §8.1): its states, what each PDU
+ * of the target means to them, keepalive, logout, and what is overdue. Pure: it talks to an `InitiatorDatamover`,
+ * is told the time, and is asked when it wants to be woken. It knows no transport and no SCSI; how a lost
+ * session is replaced is `initiator.ts`'s affair.
  *
- * States are those of the RFC's session diagram as far as one connection has them. I1: a command takes
- * the next CmdSN exactly once, inside the window. I2: a task's tag and buffers are its own until its one
- * terminal event, and that comes only when nothing below references the buffers any more.
+ * Its parts are the numbers (session-numbers.ts), the tasks and how they are ended early (initiator-tasks.ts,
+ * initiator-task-management.ts), text exchanges (initiator-text.ts), and the books of what has not been answered
+ * (exchange-table.ts), which they share. States are those of the RFC's session diagram as far as one connection has
+ * them.
  */
 
 import { IserfsError, NexusLostError, ProtocolError } from '../../errors.ts';
 import type { Lun, StartedCommand, TaskManagementFunction } from '../../scsi/port.ts';
 import type { InitiatorDatamover } from '../datamover/datamover.ts';
 import { asynchronousRequest } from './asynchronous-message.ts';
-import { managementText, rejectText } from './code-text.ts';
-import { CommandWindow } from './command-window.ts';
+import { rejectText } from './code-text.ts';
 import { type Exchange, ExchangeTable, type ScsiTask } from './exchange-table.ts';
+import { InitiatorTaskManagement } from './initiator-task-management.ts';
+import { commandTimeout, InitiatorTasks } from './initiator-tasks.ts';
+import { InitiatorText } from './initiator-text.ts';
 import { Keepalive } from './keepalive.ts';
-import {
-  BHS_LENGTH,
-  decodePdu,
-  describePdu,
-  NO_BYTES,
-  NO_LUN,
-  type Pdu,
-  pdu,
-  RESERVED_TAG,
-  type TargetControlPdu,
-  TaskManagementCode,
-  TaskManagementResponseCode,
-} from './pdu.ts';
-import { isStatSnTolerated } from './peer-quirks.ts';
-import { scsiCommand, scsiResult } from './scsi-exchange.ts';
-import { serialAdd, serialLess } from './serial.ts';
+import { BHS_LENGTH, decodePdu, describePdu, NO_LUN, type Pdu, pdu, RESERVED_TAG, type TargetControlPdu } from './pdu.ts';
+import { SessionNumbers } from './session-numbers.ts';
 import type { SessionOptions } from './session-options.ts';
-import { encodeText, TextAssembler } from './text.ts';
+import type { TextPair } from './text.ts';
 
 export type { SessionEvents, SessionOptions } from './session-options.ts';
 
@@ -49,27 +38,39 @@ type SessionState =
 
 /** What is left to be sent or taken when a logout is over is dropped after this. */
 const ORDERLY_END_MS = 1000;
-/** Longest answer to a text request: SendTargets on a portal with many thousands of targets. */
-const MAX_TEXT = 16 * 1024 * 1024;
 
 export class InitiatorSession {
   readonly #options: SessionOptions;
   readonly #datamover: InitiatorDatamover;
-  readonly #window: CommandWindow;
-  #state: SessionState = { name: 'LOGGED_IN' };
-  #expStatSn: number;
+  readonly #numbers: SessionNumbers;
   readonly #exchanges = new ExchangeTable();
-  /** Commands that wait for the window, oldest first. */
-  readonly #queue: ScsiTask[] = [];
-  #scsiInFlight = 0;
+  readonly #tasks: InitiatorTasks;
+  readonly #management: InitiatorTaskManagement;
   readonly #keepalive: Keepalive;
+  #state: SessionState = { name: 'LOGGED_IN' };
 
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#datamover = options.datamover;
-    this.#window = new CommandWindow(options.login.cmdSn);
-    this.#window.update(options.login.expCmdSn, options.login.maxCmdSn);
-    this.#expStatSn = options.login.expStatSn;
+    this.#numbers = new SessionNumbers(options.login);
+    this.#tasks = new InitiatorTasks({
+      datamover: this.#datamover,
+      exchanges: this.#exchanges,
+      numbers: this.#numbers,
+      maxCommands: options.maxCommands,
+      mayIssue: () => this.#state.name === 'LOGGED_IN',
+      locate: options.locate,
+    });
+    this.#management = new InitiatorTaskManagement({
+      tasks: this.#tasks,
+      numbers: this.#numbers,
+      takesRequests: () => this.#takesRequests(),
+      request: (request, done, fail) => {
+        if (this.#takesRequests()) this.#ask(request, { kind: 'management', deadline: this.#answerDue(), done, fail });
+        else fail(hasEnded());
+      },
+      dropSession: (reason) => this.drop(reason),
+    });
     this.#keepalive = new Keepalive({
       intervalMs: options.keepaliveIntervalMs,
       timeoutMs: options.keepaliveTimeoutMs,
@@ -82,16 +83,16 @@ export class InitiatorSession {
   }
 
   get commandsInFlight(): number {
-    return this.#scsiInFlight;
+    return this.#tasks.inFlight;
   }
 
   get commandsQueued(): number {
-    return this.#queue.length;
+    return this.#tasks.queued;
   }
 
   /** Commands that the target has room for, those in flight included. */
   get commandWindow(): number {
-    return serialAdd(this.#window.maxCmdSn, 1 - this.#window.expCmdSn);
+    return this.#numbers.commandWindow;
   }
 
   /** Whether new requests may be sent: none after a Logout Request (RFC 7143 §11.14). */
@@ -101,7 +102,7 @@ export class InitiatorSession {
 
   /** For PDUs that the data mover makes itself. */
   get expStatSn(): number {
-    return this.#expStatSn;
+    return this.#numbers.expStatSn;
   }
 
   // ---- what the initiator asks for ----
@@ -110,64 +111,29 @@ export class InitiatorSession {
   submit(command: StartedCommand, timeoutMs: number): ScsiTask | undefined {
     if (!this.#takesRequests()) return undefined;
     const deadline = this.#options.now() + timeoutMs;
-    const task: ScsiTask = {
-      kind: 'scsi',
-      command,
-      timeoutMs,
-      deadline,
-      itt: undefined,
-      cmdSn: 0,
-      aborting: undefined,
-      rejected: undefined,
-    };
     if (this.#exchanges.noteDeadline(deadline)) this.#options.events.deadlineMoved();
-    if (this.#queue.length === 0 && this.#maySend()) this.#send(task);
-    else {
-      this.#queue.push(task);
-      this.#sendQueued();
-    }
-    return task;
+    return this.#tasks.submit(command, timeoutMs, deadline);
+  }
+
+  /** Ends a task early, where it goes on: its command fails with `reason` once the target has let go of it. */
+  abort(task: ScsiTask, reason: IserfsError): void {
+    this.#management.abort(task, reason);
   }
 
   /** Sends a task management request for a logical unit (RFC 7143 §11.5). Resolves when its function is complete. */
   manage(function_: Exclude<TaskManagementFunction, 'abort-task'>, lun: Lun): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const refCmdSn = this.#window.cmdSn;
-      this.#sendManagement(
-        pdu({ opcode: 'task-management-request', function: TaskManagementCode[function_], lun, referencedTaskTag: RESERVED_TAG }),
-        (response) => {
-          if (response !== TaskManagementResponseCode.complete) {
-            const unsupported = response === TaskManagementResponseCode.unsupported;
-            reject(new IserfsError(unsupported ? 'unsupported' : 'illegal-request', `${function_}: ${managementText(response)}`));
-            return;
-          }
-          // Nothing will be heard of the tasks that the function ended: those sent before it (RFC 7143 §4.2.3.2).
-          const isConcerned = ({ command, itt, cmdSn }: ScsiTask) =>
-            (function_ === 'target-warm-reset' || command.lun === lun) && itt !== undefined && serialLess(cmdSn, refCmdSn);
-          this.#dropTasks(isConcerned, `ended by ${function_}`);
-          resolve();
-        },
-        reject,
-      );
-    });
+    return this.#management.manage(function_, lun);
   }
 
   /** One text exchange (RFC 7143 §11.10), continuations included: `key=value` pairs in, the answer's bytes out. */
-  exchangeText(pairs: readonly (readonly [string, string])[]): Promise<Uint8Array> {
+  exchangeText(pairs: readonly TextPair[]): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       if (this.#state.name !== 'LOGGED_IN') {
-        reject(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
+        reject(hasEnded());
         return;
       }
-      const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-      const itt = this.#enter({
-        kind: 'text',
-        deadline,
-        assembler: new TextAssembler(MAX_TEXT),
-        done: resolve,
-        fail: reject,
-      });
-      this.#sendText(itt, RESERVED_TAG, encodeText(pairs));
+      const text = new InitiatorText();
+      this.#ask(text.start(pairs), { kind: 'text', deadline: this.#answerDue(), text, done: resolve, fail: reject });
     });
   }
 
@@ -175,11 +141,10 @@ export class InitiatorSession {
   logout(reason: Error): void {
     if (!this.#takesRequests()) return;
     this.#state = { name: 'IN_LOGOUT', reason };
-    this.#failQueue(reason);
-    const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#enter({ kind: 'logout', deadline });
+    this.#tasks.failQueued(reason);
     // Reason code 0: close the session (RFC 7143 §11.14.1).
-    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'logout-request', reason: 0, itt, cid: this.#options.cid }));
+    const request = pdu({ opcode: 'logout-request', reason: 0, cid: this.#options.cid });
+    this.#ask(request, { kind: 'logout', deadline: this.#answerDue() });
   }
 
   /**
@@ -198,12 +163,12 @@ export class InitiatorSession {
     this.#options.events.deadlineMoved();
     const finish = () => {
       this.#state = { name: 'FREE' };
-      this.#failQueue(reason);
+      this.#tasks.failQueued(reason);
       for (const [itt, exchange] of this.#exchanges.entries()) {
         this.#exchanges.delete(itt);
         if (exchange.kind === 'nop' || exchange.kind === 'logout') continue;
         const lost = new NexusLostError(reason.message, { mayHaveExecuted: true, cause: reason });
-        if (exchange.kind === 'scsi') this.#fail(exchange, lost);
+        if (exchange.kind === 'scsi') this.#tasks.fail(exchange, lost);
         else exchange.fail(lost);
       }
       this.#options.events.ended(reason, waitMs);
@@ -224,8 +189,8 @@ export class InitiatorSession {
 
   windowNotify(expCmdSn: number, maxCmdSn: number): void {
     this.#keepalive.heard(this.#options.now());
-    this.#window.update(expCmdSn, maxCmdSn);
-    if (this.#queue.length > 0) this.#sendQueued();
+    this.#numbers.windowNotify(expCmdSn, maxCmdSn);
+    this.#tasks.sendQueued();
   }
 
   /** A control PDU from the target. Whatever the peer does wrong drops the session. */
@@ -233,14 +198,13 @@ export class InitiatorSession {
     if (this.#state.name === 'CLEANUP_WAIT' || this.#state.name === 'FREE') return;
     this.#keepalive.heard(this.#options.now());
     try {
-      this.#checkStatSn(received);
-      this.#window.update(received.expCmdSn, received.maxCmdSn);
+      this.#numbers.received(received);
       this.#dispatch(received, transferred);
     } catch (error) {
       this.drop(error instanceof Error ? error : new Error(String(error)));
       return;
     }
-    if (this.#queue.length > 0) this.#sendQueued();
+    this.#tasks.sendQueued();
     this.#logoutWhenDrained();
   }
 
@@ -271,142 +235,36 @@ export class InitiatorSession {
     if (this.#state.name === 'LOGGED_IN' && now >= this.#keepaliveDue()) this.#sendKeepalive(now);
   }
 
-  // ---- commands ----
+  // ---- requests besides commands ----
 
-  #maySend(): boolean {
-    return this.#state.name === 'LOGGED_IN' && this.#window.isOpen && this.#scsiInFlight < this.#options.maxCommands;
-  }
-
-  #sendQueued(): void {
-    while (this.#queue.length > 0 && this.#maySend()) this.#send(this.#queue.shift() as ScsiTask);
-  }
-
-  #send(task: ScsiTask): void {
-    const { command } = task;
-    const cmdSn = this.#window.take();
-    const itt = this.#exchanges.register(task);
-    task.itt = itt;
-    task.cmdSn = cmdSn;
-    this.#scsiInFlight++;
-    this.#datamover.sendControl(scsiCommand(command, itt, cmdSn, this.#expStatSn), command);
-  }
-
-  /** Ends a task early, where it goes on: its command fails with `reason` once the target has let go of it. */
-  abort(task: ScsiTask, reason: IserfsError): void {
-    const { itt, cmdSn } = task;
-    if (itt === undefined) {
-      const index = this.#queue.indexOf(task);
-      if (index < 0) return;
-      this.#queue.splice(index, 1);
-      this.#fail(task, reason);
-      return;
-    }
-    if (this.#exchanges.get(itt) !== task || task.aborting !== undefined) return;
-    if (!this.#takesRequests()) return; // it ends with the session
-    task.aborting = reason;
-    this.#sendManagement(
-      pdu({
-        opcode: 'task-management-request',
-        function: TaskManagementCode['abort-task'],
-        lun: task.command.lun,
-        referencedTaskTag: itt,
-        refCmdSn: cmdSn,
-      }),
-      (response) => {
-        if (this.#exchanges.get(itt) !== task) return; // its own response came first
-        const isUnknown = response === TaskManagementResponseCode['no-such-task'];
-        if (response === TaskManagementResponseCode.complete || (isUnknown && task.rejected !== undefined)) {
-          this.#exchanges.delete(itt);
-          this.#datamover.deallocateTask(itt);
-          this.#fail(task, task.rejected ?? reason);
-          return;
-        }
-        // The target does not own up to the task, nor has it answered or rejected it: its fate is unknown.
-        this.drop(new IserfsError('command-timeout', `${reason.message}; ABORT TASK: ${managementText(response)}`));
-      },
-      () => {},
-    );
-  }
-
-  /** The end of a task that is off the books. */
-  #fail(task: ScsiTask, error: Error): void {
-    if (task.itt !== undefined) this.#scsiInFlight--;
-    task.command.failed(this.#options.locate(error));
-  }
-
-  #dropTasks(concerned: (task: ScsiTask) => boolean, why: string): void {
-    for (const [itt, exchange] of this.#exchanges.entries()) {
-      if (exchange.kind !== 'scsi' || !concerned(exchange)) continue;
-      this.#exchanges.delete(itt);
-      this.#datamover.deallocateTask(itt);
-      this.#fail(exchange, exchange.aborting ?? new IserfsError('aborted', `the command was ${why}`));
-    }
-  }
-
-  #failQueue(reason: Error): void {
-    for (const task of this.#queue.splice(0)) {
-      this.#fail(task, new NexusLostError(reason.message, { mayHaveExecuted: false, cause: reason }));
-    }
-  }
-
-  #sendManagement(request: Pdu<'task-management-request'>, done: (response: number) => void, fail: (error: Error) => void): void {
-    if (!this.#takesRequests()) {
-      fail(new NexusLostError('the session has ended', { mayHaveExecuted: false }));
-      return;
-    }
-    const deadline = this.#options.now() + this.#options.managementTimeoutMs;
-    const itt = this.#enter({ kind: 'management', deadline, done, fail });
-    this.#datamover.sendControl({ ...request, ...this.#immediate(), itt });
-  }
-
-  /** Enters an exchange that is no command, and has its deadline looked after; returns its tag. */
-  #enter(exchange: Exchange): number {
+  /**
+   * Sends a request under a tag of its own, has the deadline of its answer looked after, and enters what the answer is
+   * for. It is immediate, so that a closed command window does not hold it up.
+   */
+  #ask(request: Pdu<'task-management-request' | 'text-request' | 'logout-request'>, exchange: Exchange): void {
     const itt = this.#exchanges.register(exchange);
     this.#options.events.deadlineMoved();
-    return itt;
+    this.#datamover.sendControl({ ...request, ...this.#numbers.immediate(), itt });
   }
 
-  #sendText(itt: number, ttt: number, data: Uint8Array): void {
-    // Immediate, so that a closed command window does not hold it up.
-    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'text-request', final: true, itt, ttt, data }));
-  }
-
-  /** Fields of a PDU that takes no CmdSN of its own (RFC 7143 §4.2.2.1). */
-  #immediate(): { immediate: true; cmdSn: number; expStatSn: number } {
-    return { immediate: true, cmdSn: this.#window.cmdSn, expStatSn: this.#expStatSn };
+  /** When the answer to one that is sent now is overdue. */
+  #answerDue(): number {
+    return this.#options.now() + this.#options.managementTimeoutMs;
   }
 
   // ---- answers ----
 
-  /**
-   * StatSN counts every PDU that ends something (RFC 7143 §4.2.2.2). At ErrorRecoveryLevel 0 nothing is
-   * sent again, so a gap means that an answer is lost for good, but where `isStatSnTolerated`: there
-   * ExpStatSN follows the highest that came.
-   */
-  #checkStatSn(received: TargetControlPdu): void {
-    const consumes = received.opcode !== 'nop-in' || received.itt !== RESERVED_TAG;
-    if (!consumes) return;
-    const { statSn } = received;
-    const overRdma = this.#options.login.keys.RDMAExtensions;
-    if (statSn !== this.#expStatSn && !isStatSnTolerated(statSn, this.#expStatSn, { overRdma })) {
-      throw new ProtocolError(`${received.opcode} has StatSN ${statSn} where ${this.#expStatSn} is due`, 'RFC 7143 §4.2.2.2');
-    }
-    if (!serialLess(statSn, this.#expStatSn)) this.#expStatSn = serialAdd(statSn, 1);
-  }
-
   #dispatch(received: TargetControlPdu, transferred: number): void {
     switch (received.opcode) {
       case 'scsi-response':
-        this.#onScsiResponse(received, transferred);
+        this.#tasks.answered(this.#take(received, 'scsi'), received, transferred);
         return;
       case 'nop-in':
         this.#onNopIn(received);
         return;
-      case 'task-management-response': {
-        const exchange = this.#take(received, 'management');
-        exchange.done(received.response);
+      case 'task-management-response':
+        this.#take(received, 'management').done(received.response);
         return;
-      }
       case 'text-response':
         this.#onTextResponse(received);
         return;
@@ -445,18 +303,6 @@ export class InitiatorSession {
     return exchange;
   }
 
-  #onScsiResponse(received: Pdu<'scsi-response'>, transferred: number): void {
-    const task = this.#take(received, 'scsi');
-    const { command } = task;
-    if (received.response !== 0) {
-      const why = `the target could not carry the command out (response ${received.response})`;
-      this.#fail(task, new IserfsError('hardware-error', why));
-      return;
-    }
-    this.#scsiInFlight--;
-    command.ended(scsiResult(received, command, transferred));
-  }
-
   #onNopIn(received: Pdu<'nop-in'>): void {
     if (received.itt !== RESERVED_TAG) {
       this.#take(received, 'nop');
@@ -465,20 +311,19 @@ export class InitiatorSession {
     }
     if (received.ttt === RESERVED_TAG || !this.#takesRequests()) return; // numbering only, or too late
     this.#datamover.sendControl(
-      pdu({ ...this.#immediate(), opcode: 'nop-out', lun: received.lun, itt: RESERVED_TAG, ttt: received.ttt }),
+      pdu({ ...this.#numbers.immediate(), opcode: 'nop-out', lun: received.lun, itt: RESERVED_TAG, ttt: received.ttt }),
     );
   }
 
   #onTextResponse(received: Pdu<'text-response'>): void {
     const exchange = this.#answered(received, 'text');
-    const text = exchange.assembler.add(received.data, received.continue || !received.final);
-    if (text === undefined) {
-      if (received.ttt === RESERVED_TAG) throw new ProtocolError('a text answer to be continued has no tag', 'RFC 7143 §11.11.4');
-      this.#sendText(received.itt, received.ttt, NO_BYTES);
+    const step = exchange.text.handle(received);
+    if (step.type === 'send') {
+      this.#datamover.sendControl({ ...step.pdu, ...this.#numbers.immediate(), itt: received.itt });
       return;
     }
     this.#exchanges.delete(received.itt);
-    exchange.done(text.slice()); // `received.data` is lent for the call
+    exchange.done(step.text);
   }
 
   #onAsynchronousMessage(received: Pdu<'asynchronous-message'>): void {
@@ -547,7 +392,7 @@ export class InitiatorSession {
 
   #logoutWhenDrained(now = false): void {
     if (this.#state.name !== 'LOGOUT_REQUESTED') return;
-    if (this.#scsiInFlight > 0 && !now) return;
+    if (this.#tasks.inFlight > 0 && !now) return;
     this.logout(new IserfsError('connection-lost', 'the target asked for a logout'));
   }
 
@@ -563,15 +408,12 @@ export class InitiatorSession {
 
   #sendKeepalive(now: number): void {
     const itt = this.#exchanges.register({ kind: 'nop', deadline: this.#keepalive.sent(now) });
-    this.#datamover.sendControl(pdu({ ...this.#immediate(), opcode: 'nop-out', lun: NO_LUN, itt, ttt: RESERVED_TAG }));
+    this.#datamover.sendControl(pdu({ ...this.#numbers.immediate(), opcode: 'nop-out', lun: NO_LUN, itt, ttt: RESERVED_TAG }));
   }
 
   #expire(now: number): void {
     const due = this.#exchanges.due(now);
-    for (const task of [...this.#queue]) {
-      if (now >= task.deadline) this.abort(task, commandTimeout(task, 'the target did not take it'));
-      else this.#exchanges.noteDeadline(task.deadline);
-    }
+    this.#tasks.expireQueued(now);
     for (const exchange of due) {
       switch (exchange.kind) {
         case 'scsi':
@@ -599,6 +441,6 @@ export class InitiatorSession {
   }
 }
 
-function commandTimeout(task: ScsiTask, why: string): IserfsError {
-  return new IserfsError('command-timeout', `command timed out after ${task.timeoutMs / 1000} s: ${why}`);
+function hasEnded(): NexusLostError {
+  return new NexusLostError('the session has ended', { mayHaveExecuted: false });
 }
