@@ -4,7 +4,24 @@
  * were, so whoever has the device open hears of each once; where nobody listens, the next flush fails.
  */
 
+import { errorCode } from '../errors.ts';
 import type { WriteErrorListener } from './device-change.ts';
+
+/** Errors that another attempt may overcome. */
+const passingErrors: ReadonlySet<string> = new Set([
+  'aborted',
+  'busy',
+  'command-timeout',
+  'connection-lost',
+  'logical-unit-gone',
+  'not-ready',
+  'recovery-timeout',
+]);
+
+/** Whether another attempt at what writes data to the medium may overcome `error`; if not, the data counts as lost. */
+export function mayPass(error: unknown): boolean {
+  return passingErrors.has(errorCode(error));
+}
 
 export class WriteErrors {
   readonly #listeners = new Set<WriteErrorListener>();
