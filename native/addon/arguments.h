@@ -1,25 +1,24 @@
-/** Arguments from JavaScript, checked: nothing is wrapped around, cut off or taken for another type. Throws Napi::Error. */
+/** What the arguments of this addon are made of (see node-api/arguments.h). Throws Napi::Error. */
 #pragma once
 
 #include <napi.h>
 
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <span>
 
 #include "addon/arena_table.h"
+#include "node-api/arguments.h"
 #include "provider/provider.h"
 
 namespace iserfs::addon {
 
-/** An integer from 0 to `most`, in words `what`. */
-std::uint32_t unsignedFrom(Napi::Value value, const char* what, std::uint32_t most = UINT32_MAX);
-bool booleanFrom(Napi::Value value, const char* what);
-std::string textFrom(Napi::Value value, const char* what);
+using node_api::booleanFrom;
+using node_api::elementsFrom;
+using node_api::textFrom;
+using node_api::unsignedFrom;
+
 /** A bigint from 0 to 2^64 - 1. */
 std::uint64_t unsigned64From(Napi::Value value, const char* what);
-/** A copy of a Uint8Array. */
-std::vector<std::byte> bytesFrom(Napi::Value value, const char* what);
 
 /** Three arguments from `first` on: the number of an arena, an offset and a length. Throws what `ArenaTable::segment` does. */
 rdma::Segment segmentFrom(const Napi::CallbackInfo& info, std::size_t first, const ArenaTable& arenas);

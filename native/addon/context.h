@@ -66,8 +66,8 @@ class Context {
   Napi::Value postSend(const Napi::CallbackInfo& info);
   Napi::Value cork(const Napi::CallbackInfo& info);
   Napi::Value uncork(const Napi::CallbackInfo& info);
-  Napi::Value postWrite(const Napi::CallbackInfo& info);
-  Napi::Value postRead(const Napi::CallbackInfo& info);
+  template <rdma::Opcode opcode, auto post>
+  Napi::Value postTransfer(const Napi::CallbackInfo& info);
   Napi::Value advertise(const Napi::CallbackInfo& info);
   Napi::Value revoke(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);

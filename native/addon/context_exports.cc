@@ -51,8 +51,8 @@ Napi::Object Context::exports(Napi::Env env) {
   functions.add<&Context::postSend>("postSend");
   functions.add<&Context::cork>("cork");
   functions.add<&Context::uncork>("uncork");
-  functions.add<&Context::postWrite>("postWrite");
-  functions.add<&Context::postRead>("postRead");
+  functions.add<&Context::postTransfer<rdma::Opcode::write, &rdma::QueuePair::postWrite>>("postWrite");
+  functions.add<&Context::postTransfer<rdma::Opcode::read, &rdma::QueuePair::postRead>>("postRead");
   functions.add<&Context::advertise>("advertise");
   functions.add<&Context::revoke>("revoke");
   functions.add<&Context::close>("close");
@@ -180,25 +180,15 @@ Napi::Value Context::postSend(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** postWrite(connection, id, tag, address, arena, offset, length) */
-Napi::Value Context::postWrite(const Napi::CallbackInfo& info) {
+/** postWrite, postRead(connection, id, tag, address, arena, offset, length) */
+template <rdma::Opcode opcode, auto post>
+Napi::Value Context::postTransfer(const Napi::CallbackInfo& info) {
   auto& to = connection(info);
   const auto id = unsignedFrom(info[1], "the id");
   const auto remote = remoteAddressFrom(info, 2);
   const auto segment = segmentFrom(info, 4, *arenas_);
-  if (!to.sink->hasEnded()) to.queuePair->postWrite(id, segment, remote);
-  to.outstanding.add(rdma::Opcode::write, id, segment.length);
-  return info.Env().Undefined();
-}
-
-/** postRead(connection, id, tag, address, arena, offset, length) */
-Napi::Value Context::postRead(const Napi::CallbackInfo& info) {
-  auto& to = connection(info);
-  const auto id = unsignedFrom(info[1], "the id");
-  const auto remote = remoteAddressFrom(info, 2);
-  const auto segment = segmentFrom(info, 4, *arenas_);
-  if (!to.sink->hasEnded()) to.queuePair->postRead(id, segment, remote);
-  to.outstanding.add(rdma::Opcode::read, id, segment.length);
+  if (!to.sink->hasEnded()) (to.queuePair.get()->*post)(id, segment, remote);
+  to.outstanding.add(opcode, id, segment.length);
   return info.Env().Undefined();
 }
 

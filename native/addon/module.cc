@@ -12,6 +12,7 @@
 #include "addon/records.h"
 #include "addon/stream.h"
 #include "iwarp/crc32c.h"
+#include "node-api/arguments.h"
 
 namespace iserfs::addon {
 
@@ -44,11 +45,9 @@ Napi::Value openStream(const Napi::CallbackInfo& info) {
 
 /** The CRC32C of what `previous` is that of, followed by `bytes`. Thread: js. */
 Napi::Value crc32c(const Napi::CallbackInfo& info) {
-  if (!info[0].IsTypedArray() || !info[1].IsNumber()) throw Napi::TypeError::New(info.Env(), "crc32c wants bytes and a number");
-  const auto bytes = info[0].As<Napi::Uint8Array>();
-  const std::uint32_t previous = info[1].As<Napi::Number>().Uint32Value();
-  const auto* data = reinterpret_cast<const std::byte*>(bytes.Data());
-  return Napi::Number::New(info.Env(), ~rdma::iwarp::crc32cUpdate(~previous, data, bytes.ByteLength()));
+  const auto bytes = node_api::elementsFrom<std::byte>(info[0], "the bytes");
+  const auto previous = node_api::unsignedFrom(info[1], "the previous CRC");
+  return Napi::Number::New(info.Env(), ~rdma::iwarp::crc32cUpdate(~previous, bytes.data(), bytes.size()));
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {

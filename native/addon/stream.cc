@@ -24,13 +24,9 @@ constexpr std::uint32_t readable = 1;
 constexpr std::uint32_t writable = 2;
 
 /** Where `value`, a Uint8Array, has its bytes, until JavaScript runs again. */
-iovec partFrom(napi_env env, napi_value value) {
-  napi_typedarray_type type{};
-  iovec part{};
-  if (napi_get_typedarray_info(env, value, &type, &part.iov_len, &part.iov_base, nullptr, nullptr) != napi_ok || type != napi_uint8_array) {
-    throw Napi::TypeError::New(env, "the bytes must be a Uint8Array");
-  }
-  return part;
+iovec partFrom(Napi::Value value) {
+  const auto bytes = elementsFrom<std::byte>(value, "the bytes");
+  return {.iov_base = bytes.data(), .iov_len = bytes.size()};
 }
 
 /** The length, or `-errno`. */
@@ -92,15 +88,15 @@ void Stream::onReady(int status, int events) {
 Napi::Value Stream::receive(const Napi::CallbackInfo& info) {
   std::array<iovec, 2> parts{};
   std::size_t count = 0;
-  parts[count++] = partFrom(env_, info[0]);
-  if (!info[1].IsUndefined()) parts[count++] = partFrom(env_, info[1]);
+  parts[count++] = partFrom(info[0]);
+  if (!info[1].IsUndefined()) parts[count++] = partFrom(info[1]);
   return outcomeTo(info.Env(), rdma::iwarp::receiveScattered(socket_, {parts.data(), count}));
 }
 
 /** (segments): how many bytes of them, in order, have gone, or `-errno`. One of them needs no array, which costs more than all else here. */
 Napi::Value Stream::send(const Napi::CallbackInfo& info) {
   if (info[0].IsTypedArray()) {
-    const iovec part = partFrom(env_, info[0]);
+    const iovec part = partFrom(info[0]);
     return outcomeTo(info.Env(), rdma::iwarp::sendGathered(socket_, {&part, 1}));
   }
   if (!info[0].IsArray()) throw Napi::TypeError::New(info.Env(), "the segments must be an array");
@@ -110,7 +106,7 @@ Napi::Value Stream::send(const Napi::CallbackInfo& info) {
   for (std::uint32_t index = 0; index < count; index++) {
     napi_value segment = nullptr;
     if (napi_get_element(env_, segments, index, &segment) != napi_ok) throw Napi::Error::New(env_);
-    parts[index] = partFrom(env_, segment);
+    parts[index] = partFrom({env_, segment});
   }
   return outcomeTo(info.Env(), rdma::iwarp::sendGathered(socket_, {parts.data(), count}));
 }

@@ -1,39 +1,20 @@
-#include <cerrno>
-#include <cmath>
-
 #include "fuse-addon/connection.h"
 #include "fuse-addon/records.h"
+#include "node-api/arguments.h"
 #include "node-api/exports.h"
 
 namespace iserfs::fuse_addon {
 
 namespace {
 
-/** Largest whole number that JavaScript counts to. */
-constexpr double maxWhole = 9007199254740991.0;
+using node_api::elementsFrom;
+using node_api::maxWhole;
+using node_api::unsignedFrom;
+using node_api::wholeFrom;
 
-double wholeFrom(Napi::Value value, const char* what, double least, double most) {
-  double number = 0;
-  if (napi_get_value_double(value.Env(), value, &number) != napi_ok) throw Napi::TypeError::New(value.Env(), std::string(what) + " must be a number");
-  if (!(number >= least && number <= most) || number != std::floor(number)) {
-    throw Napi::RangeError::New(value.Env(), std::string(what) + " is out of range");
-  }
-  return number;
-}
+std::uint64_t unsigned53From(Napi::Value value, const char* what) { return static_cast<std::uint64_t>(wholeFrom(value, what, 0, maxWhole)); }
 
-std::uint64_t unsignedFrom(Napi::Value value, const char* what) { return static_cast<std::uint64_t>(wholeFrom(value, what, 0, maxWhole)); }
-
-std::uint32_t tokenFrom(Napi::Value value) { return static_cast<std::uint32_t>(wholeFrom(value, "the token", 0, UINT32_MAX)); }
-
-std::span<std::byte> bytesFrom(Napi::Value value, const char* what) {
-  napi_typedarray_type type{};
-  std::size_t length = 0;
-  void* data = nullptr;
-  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array) {
-    throw Napi::TypeError::New(value.Env(), std::string(what) + " must be a Uint8Array");
-  }
-  return {static_cast<std::byte*>(data), length};
-}
+std::uint32_t tokenFrom(Napi::Value value) { return unsignedFrom(value, "the token"); }
 
 constexpr std::uint32_t maxSlots = 65536;
 
@@ -93,8 +74,8 @@ Napi::Value Connection::answer(const Napi::CallbackInfo& info) {
 /** (token, handle, flags) */
 Napi::Value Connection::answerOpen(const Napi::CallbackInfo& info) {
   fuse_open_out fields{};
-  fields.fh = unsignedFrom(info[1], "the handle");
-  fields.open_flags = static_cast<std::uint32_t>(wholeFrom(info[2], "the flags", 0, UINT32_MAX));
+  fields.fh = unsigned53From(info[1], "the handle");
+  fields.open_flags = unsignedFrom(info[2], "the flags");
   const iovec body{.iov_base = &fields, .iov_len = sizeof fields};
   if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {&body, 1});
   return info.Env().Undefined();
@@ -102,7 +83,7 @@ Napi::Value Connection::answerOpen(const Napi::CallbackInfo& info) {
 
 /** (token, length): with the first bytes of `scratch`. */
 Napi::Value Connection::answerScratch(const Napi::CallbackInfo& info) {
-  const iovec body{.iov_base = scratchBytes_, .iov_len = static_cast<std::size_t>(wholeFrom(info[1], "the length", 0, scratchLength))};
+  const iovec body{.iov_base = scratchBytes_, .iov_len = unsignedFrom(info[1], "the length", scratchLength)};
   if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {&body, 1});
   return info.Env().Undefined();
 }
@@ -118,7 +99,7 @@ Napi::Value Connection::answerData(const Napi::CallbackInfo& info) {
     pieces = many.data();
   }
   for (std::size_t i = 0; i < count; i++) {
-    const auto bytes = bytesFrom(info[i + 1], "the data");
+    const auto bytes = elementsFrom<std::byte>(info[i + 1], "the data");
     pieces[i] = {.iov_base = bytes.data(), .iov_len = bytes.size()};
   }
   if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {pieces, count});
@@ -127,8 +108,8 @@ Napi::Value Connection::answerData(const Napi::CallbackInfo& info) {
 
 /** (number, bytes): lends a slot, until it comes with a write or from `takeSlot`. Its owner keeps the memory meanwhile. */
 Napi::Value Connection::addSlot(const Napi::CallbackInfo& info) {
-  const auto number = static_cast<std::uint32_t>(wholeFrom(info[0], "the slot", 0, maxSlots));
-  const auto bytes = bytesFrom(info[1], "the memory");
+  const auto number = unsignedFrom(info[0], "the slot", maxSlots);
+  const auto bytes = elementsFrom<std::byte>(info[1], "the memory");
   if (bytes.size() != fuse::maxTransfer) throw Napi::RangeError::New(info.Env(), "a slot is of 1 MiB");
   if (number >= slots_.size()) slots_.resize(number + 1, nullptr);
   slots_[number] = bytes.data();
@@ -150,50 +131,46 @@ Napi::Value Connection::takeSlot(const Napi::CallbackInfo& info) {
 
 /** (inode, size) */
 Napi::Value Connection::setSize(const Napi::CallbackInfo& info) {
-  channel_->pages().setSize(unsignedFrom(info[0], "the inode"), unsignedFrom(info[1], "the size"));
+  channel_->pages().setSize(unsigned53From(info[0], "the inode"), unsigned53From(info[1], "the size"));
   return info.Env().Undefined();
 }
 
 /** (inode) */
 Napi::Value Connection::drop(const Napi::CallbackInfo& info) {
-  channel_->pages().drop(unsignedFrom(info[0], "the inode"));
+  channel_->pages().drop(unsigned53From(info[0], "the inode"));
   return info.Env().Undefined();
 }
 
 /** (inode, offset, bytes) */
 Napi::Value Connection::show(const Napi::CallbackInfo& info) {
-  const auto offset = unsignedFrom(info[1], "the offset");
+  const auto offset = unsigned53From(info[1], "the offset");
   if (offset % fuse::pageLength != 0) throw Napi::RangeError::New(info.Env(), "the offset is within a page");
-  channel_->pages().show(unsignedFrom(info[0], "the inode"), offset, bytesFrom(info[2], "the pages"));
+  channel_->pages().show(unsigned53From(info[0], "the inode"), offset, elementsFrom<std::byte>(info[2], "the pages"));
   return info.Env().Undefined();
 }
 
 /** (inode, offset, length) */
 Napi::Value Connection::hide(const Napi::CallbackInfo& info) {
-  channel_->pages().hide(unsignedFrom(info[0], "the inode"), unsignedFrom(info[1], "the offset"), unsignedFrom(info[2], "the length"));
+  channel_->pages().hide(unsigned53From(info[0], "the inode"), unsigned53From(info[1], "the offset"), unsigned53From(info[2], "the length"));
   return info.Env().Undefined();
 }
 
 /** (inode, offsets): how many there are. */
 Napi::Value Connection::takeHits(const Napi::CallbackInfo& info) {
-  const auto inode = unsignedFrom(info[0], "the inode");
-  if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
-    throw Napi::TypeError::New(info.Env(), "the offsets must be a Float64Array");
-  }
-  auto offsets = info[1].As<Napi::Float64Array>();
-  const auto count = channel_->pages().takeHits(inode, {offsets.Data(), offsets.ElementLength()});
+  const auto inode = unsigned53From(info[0], "the inode");
+  const auto count = channel_->pages().takeHits(inode, elementsFrom<double>(info[1], "the offsets"));
   return Napi::Number::New(info.Env(), static_cast<double>(count));
 }
 
 /** (inode) */
 Napi::Value Connection::hits(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(channel_->pages().hits(unsignedFrom(info[0], "the inode"))));
+  return Napi::Number::New(info.Env(), static_cast<double>(channel_->pages().hits(unsigned53From(info[0], "the inode"))));
 }
 
 /** (inode, offset, length, id): an offset of -1 for the attributes alone, a length of 0 for all; the id comes back as `done`, but 0. */
 Napi::Value Connection::forgetInode(const Napi::CallbackInfo& info) {
-  notifier_->tell({.id = static_cast<std::uint32_t>(wholeFrom(info[3], "the id", 0, UINT32_MAX)),
-                   .inode = unsignedFrom(info[0], "the inode"),
+  notifier_->tell({.id = unsignedFrom(info[3], "the id"),
+                   .inode = unsigned53From(info[0], "the inode"),
                    .offset = static_cast<std::int64_t>(wholeFrom(info[1], "the offset", -1, maxWhole)),
                    .length = static_cast<std::int64_t>(wholeFrom(info[2], "the length", 0, maxWhole)),
                    .name = {}});
@@ -202,7 +179,7 @@ Napi::Value Connection::forgetInode(const Napi::CallbackInfo& info) {
 
 /** (directory, name) */
 Napi::Value Connection::forgetName(const Napi::CallbackInfo& info) {
-  notifier_->tell({.inode = unsignedFrom(info[0], "the inode"), .name = info[1].As<Napi::String>().Utf8Value()});
+  notifier_->tell({.inode = unsigned53From(info[0], "the inode"), .name = node_api::textFrom(info[1], "the name")});
   return info.Env().Undefined();
 }
 

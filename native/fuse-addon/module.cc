@@ -10,6 +10,7 @@
 #include "fuse-addon/connection.h"
 #include "fuse-addon/records.h"
 #include "fuse/mounting.h"
+#include "node-api/arguments.h"
 #include "node-api/exports.h"
 
 namespace iserfs::fuse_addon {
@@ -35,8 +36,8 @@ class MountWorker final : public Napi::AsyncWorker {
 Napi::Value mount(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw Napi::TypeError::New(info.Env(), "mount wants options");
   const auto object = info[0].As<Napi::Object>();
-  const auto text = [&object](const char* name) { return object.Get(name).ToString().Utf8Value(); };
-  const auto flag = [&object](const char* name) { return object.Get(name).ToBoolean().Value(); };
+  const auto text = [&object](const char* name) { return node_api::textFrom(object.Get(name), name); };
+  const auto flag = [&object](const char* name) { return node_api::booleanFrom(object.Get(name), name); };
   auto* worker = new MountWorker(info.Env(), {.mountpoint = text("mountpoint"),
                                               .source = text("source"),
                                               .subtype = text("subtype"),
