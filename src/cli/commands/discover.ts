@@ -1,13 +1,12 @@
 /** `iserfs discover PORTAL`: which targets a portal offers. */
 
-import { findInitiatorName } from '../../config/initiator-name.ts';
 import { type CommandLineSettings, resolveSettings } from '../../config/settings.ts';
 import { IserfsError } from '../../errors.ts';
 import { formatPortal } from '../../iser/iscsi/name.ts';
 import { discover } from '../../mount/sessions.ts';
 import { Transports } from '../../mount/transports.ts';
 import { EXIT_OK } from '../output.ts';
-import type { CommandContext } from './context.ts';
+import { type CommandContext, initiatorNameFor } from './context.ts';
 
 export interface DiscoverArguments {
   readonly settings: CommandLineSettings;
@@ -17,11 +16,7 @@ export interface DiscoverArguments {
 export async function runDiscover(args: DiscoverArguments, context: CommandContext): Promise<number> {
   const { output, environment } = context;
   const { settings } = await resolveSettings(args.settings, environment, output.warn);
-  const initiatorName = await findInitiatorName({
-    configured: settings.options['initiator-name'],
-    environment,
-    warn: output.warn,
-  });
+  const initiatorName = await initiatorNameFor(settings, context);
   const { stop } = context.interrupts();
   const how = { initiatorName, transports: new Transports(settings.options), signal: stop };
   const results = await Promise.all(settings.discover.map((portal) => discover(settings, how, portal)));

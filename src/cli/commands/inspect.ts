@@ -4,7 +4,6 @@
  * named gets its session by that; nothing else here begins one.
  */
 
-import { findInitiatorName } from '../../config/initiator-name.ts';
 import { formatSize } from '../../config/quantity.ts';
 import { type CommandLineSettings, resolveSettings } from '../../config/settings.ts';
 import { describeError, IserfsError } from '../../errors.ts';
@@ -15,7 +14,7 @@ import { surveyTargets } from '../../mount/survey.ts';
 import { count, printable } from '../../printable.ts';
 import { findMountOf, findMounts, type LunSummary, type MountStatus, readMountFile, readMountStatus } from '../mount-reader.ts';
 import { EXIT_FAILED, EXIT_OK } from '../output.ts';
-import type { CommandContext } from './context.ts';
+import { type CommandContext, initiatorNameFor } from './context.ts';
 
 export interface InspectArguments {
   /** A mount point; undefined for all mounts, or where portals are given. */
@@ -132,11 +131,7 @@ function asksTarget({ settings, mountpoint }: InspectArguments): boolean {
 async function survey(args: InspectArguments, context: CommandContext): Promise<TargetSnapshot[]> {
   const { output, environment } = context;
   const { settings } = await resolveSettings(args.settings, environment, output.warn);
-  const initiatorName = await findInitiatorName({
-    configured: settings.options['initiator-name'],
-    environment,
-    warn: output.warn,
-  });
+  const initiatorName = await initiatorNameFor(settings, context);
   return await surveyTargets(settings, initiatorName, { signal: context.interrupts().stop, warn: output.warn });
 }
 

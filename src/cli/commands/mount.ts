@@ -1,6 +1,5 @@
 /** `iserfs mount`: settings, then the background or the foreground. */
 
-import { findInitiatorName } from '../../config/initiator-name.ts';
 import { formatSize } from '../../config/quantity.ts';
 import { type CommandLineSettings, resolveSettings, withMountpoint } from '../../config/settings.ts';
 import { IserfsError } from '../../errors.ts';
@@ -10,7 +9,7 @@ import { launch } from '../launcher.ts';
 import { readMountStatus } from '../mount-reader.ts';
 import { EXIT_OK } from '../output.ts';
 import { serve } from '../serve.ts';
-import type { CommandContext } from './context.ts';
+import { type CommandContext, initiatorNameFor } from './context.ts';
 
 export interface MountArguments {
   readonly mountpoint: string;
@@ -22,11 +21,7 @@ export async function runMount(args: MountArguments, context: CommandContext): P
   const { output, environment } = context;
   const { settings: resolved } = await resolveSettings(args.settings, environment, output.warn);
   const settings = withMountpoint(resolved, args.mountpoint);
-  const initiatorName = await findInitiatorName({
-    configured: settings.options['initiator-name'],
-    environment,
-    warn: output.warn,
-  });
+  const initiatorName = await initiatorNameFor(settings, context);
   const interrupts = context.interrupts();
   if (args.foreground) {
     return await serve({
