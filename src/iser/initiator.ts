@@ -112,6 +112,11 @@ export class Initiator implements ScsiPort {
     return this.#lastConnection?.datamover.maxTransferLength;
   }
 
+  /** What the target of the present or the last session calls itself, if anything (RFC 7143 §13.6). */
+  get targetAlias(): string | undefined {
+    return this.#lastConnection?.result.targetAlias;
+  }
+
   get status(): SessionStatus {
     const connection = this.#active?.connection ?? this.#lastConnection;
     const portal = connection?.portal ?? this.#portals[0];
@@ -124,7 +129,7 @@ export class Initiator implements ScsiPort {
       isid: formatIsid(this.#options.isid),
       tsih: this.#active?.connection.result.tsih,
       portalGroupTag: connection?.result.targetPortalGroupTag,
-      targetAlias: connection?.result.targetAlias,
+      targetAlias: this.targetAlias,
       keys: connection === undefined ? {} : describeKeys(connection.result.keys),
       commandsInFlight: this.#active?.session.commandsInFlight ?? 0,
       commandsQueued: this.#active?.session.commandsQueued ?? 0,

@@ -17,6 +17,7 @@ import {
   type TargetLoginResult,
 } from './iscsi/login.ts';
 import { type InitiatorControlPdu, type Pdu, pdu } from './iscsi/pdu.ts';
+import { OWN_TARGET_ALIAS } from './iscsi/peer-quirks.ts';
 import { TargetSession } from './iscsi/target-session.ts';
 import type { SessionTarget } from './iscsi/target-task-management.ts';
 import type { TextPairs } from './iscsi/target-text.ts';
@@ -90,6 +91,7 @@ export class TargetConnection implements TargetHandler {
       accept: (request) => host.decide(request, this),
       offers: (sessionType) => datamover.keyOffers(sessionType),
       sessionKeys: SESSION_KEYS,
+      targetAlias: OWN_TARGET_ALIAS,
       windowSize: this.#windowSize,
       random: host.random,
     });

@@ -14,6 +14,7 @@ import { normalizeIscsiName } from '../iser/iscsi/name.ts';
 import { quirksOf } from '../iser/iscsi/peer-quirks.ts';
 import type { BlockCache } from '../scsi/block-cache.ts';
 import type { BufferPool } from '../scsi/buffer-pool.ts';
+import type { LogicalUnitIdentity } from '../scsi/identity.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { lunLabel } from '../scsi/lun.ts';
 import type { Lun } from '../scsi/port.ts';
@@ -343,6 +344,7 @@ export class MountedTarget {
   async #attach(initiator: Initiator, lun: Lun): Promise<void> {
     const { settings, pool, retainedLimit, clock, log, changed } = this.#context;
     const mounted = this.#luns.get(lun);
+    const quirks = (identity: LogicalUnitIdentity) => quirksOf({ ...identity, targetAlias: initiator.targetAlias });
     let isBounded = true;
     try {
       const unit = await LogicalUnit.attach(initiator, lun, {
@@ -352,12 +354,12 @@ export class MountedTarget {
         readOnly: settings.options['read-only'],
         commandTimeoutMs: settings.options['command-timeout'],
         recoveryTimeoutMs: settings.options['recovery-timeout'],
-        awaitsFence: (identity) => !quirksOf(identity).terminatesOldTasksOnReinstatement,
+        awaitsFence: (identity) => !quirks(identity).terminatesOldTasksOnReinstatement,
         log,
         clock,
         signal: this.#closing.signal,
       });
-      isBounded = !quirksOf(unit.identity).takesLongTransfers;
+      isBounded = !quirks(unit.identity).takesLongTransfers;
       if (mounted === undefined || this.#closing.signal.aborted) await unit.close();
       else mounted.attached(unit, () => this.rescan());
     } catch (error) {

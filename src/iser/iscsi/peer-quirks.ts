@@ -6,12 +6,20 @@
 
 import { serialAdd, serialLess } from './serial.ts';
 
-/** What a peer has said about itself (INQUIRY's identification fields, trailing spaces removed). */
+/**
+ * What a peer has said about itself: INQUIRY's identification fields, trailing spaces removed, and the TargetAlias of its
+ * login. The first are of the logical unit, which a target may have from another one and pass through; the last is of the
+ * target.
+ */
 export interface PeerIdentity {
   readonly vendor?: string;
   readonly product?: string;
   readonly revision?: string;
+  readonly targetAlias?: string | undefined;
 }
+
+/** What our own target declares. An extension key (`X-`) would say it as well, but some initiators give up a login for a key that they do not know. */
+export const OWN_TARGET_ALIAS = 'iserfs';
 
 export interface PeerQuirks {
   /**
@@ -37,7 +45,7 @@ const SAFE: PeerQuirks = { terminatesOldTasksOnReinstatement: false, takesLongTr
 export const quirkRows: readonly QuirkRow[] = [
   {
     id: 'iserfs',
-    matches: ({ vendor }) => vendor === 'ISERFS',
+    matches: ({ vendor, targetAlias }) => vendor === 'ISERFS' && targetAlias === OWN_TARGET_ALIAS,
     quirks: { terminatesOldTasksOnReinstatement: true, takesLongTransfers: true },
     evidence:
       'Our own embedded target: its last login response waits for the end of the older session (test/unit/iser), and it moves data in pieces whatever the length.',

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type OpcodeName, pdu, RESERVED_TAG } from '../../../src/iser/iscsi/pdu.ts';
+import { quirksOf } from '../../../src/iser/iscsi/peer-quirks.ts';
 import { inquiryCdb, readCdb, testUnitReadyCdb, writeCdb } from '../../../src/scsi/cdb.ts';
 import { execute } from '../../../src/scsi/execute.ts';
 import { decodeStandardInquiry } from '../../../src/scsi/inquiry.ts';
@@ -36,7 +37,10 @@ describe.each(['stream', 'iser'] as const)('over %s:', (transport) => {
       const dataIn = new Uint8Array(96);
       const cdb = inquiryCdb({ length: 96 });
       await pair.drive(execute(pair.initiator, { lun: 0n, cdb, dataIn, nexus: 1 }));
-      expect(decodeStandardInquiry(dataIn).vendor).toBe('ISERFS');
+      const { vendor } = decodeStandardInquiry(dataIn);
+      const { targetAlias } = pair.initiator;
+      expect(vendor).toBe('ISERFS');
+      expect(quirksOf({ vendor, targetAlias })).toMatchObject({ takesLongTransfers: true });
       expect(await pair.close()).toEqual({ connections: 0, timers: 0 });
     });
 

@@ -3,27 +3,31 @@ import {
   connectionQuirks,
   isStatSnTolerated,
   needsPatience,
+  OWN_TARGET_ALIAS,
   quirkRows,
   quirksOf,
 } from '../../../../src/iser/iscsi/peer-quirks.ts';
 
 describe('quirksOf', () => {
-  it('proves of our own target alone that it waits for the tasks of the session it replaces', () => {
-    expect(quirksOf({ vendor: 'ISERFS', product: 'DISK' }).terminatesOldTasksOnReinstatement).toBe(true);
-    expect(quirksOf({ vendor: 'IET', product: 'VIRTUAL-DISK' }).terminatesOldTasksOnReinstatement).toBe(false);
+  const safe = { terminatesOldTasksOnReinstatement: false, takesLongTransfers: false };
+
+  it('proves of our own target that it waits for the tasks of the session it replaces, and takes long transfers', () => {
+    const peer = { vendor: 'ISERFS', product: 'DISK', targetAlias: OWN_TARGET_ALIAS };
+    expect(quirksOf(peer)).toEqual({ terminatesOldTasksOnReinstatement: true, takesLongTransfers: true });
   });
 
-  it.each([{}, { vendor: 'LIO-ORG', product: 'disk1' }, { vendor: 'iserfs' }, { vendor: 'IET', product: 'Controller' }])(
-    'takes the safe course with an unknown peer: %o',
-    (peer) => {
-      expect(quirksOf(peer).terminatesOldTasksOnReinstatement).toBe(false);
-    },
-  );
+  it.each([
+    {},
+    { vendor: 'IET', product: 'VIRTUAL-DISK' },
+    { vendor: 'LIO-ORG', product: 'disk1', targetAlias: 'LIO Target' },
+    { vendor: 'iserfs', targetAlias: OWN_TARGET_ALIAS },
+    { vendor: 'IET', product: 'Controller' },
+  ])('takes the safe course with another peer: %o', (peer) => {
+    expect(quirksOf(peer)).toEqual(safe);
+  });
 
-  it('knows of our own target alone that it takes long transfers over RDMA', () => {
-    expect(quirksOf({ vendor: 'ISERFS', product: 'DISK' }).takesLongTransfers).toBe(true);
-    expect(quirksOf({ vendor: 'IET', product: 'VIRTUAL-DISK' }).takesLongTransfers).toBe(false);
-    expect(quirksOf({}).takesLongTransfers).toBe(false);
+  it.each(['LIO Target', undefined])('does so with a target, %s, that passes a logical unit of ours through', (targetAlias) => {
+    expect(quirksOf({ vendor: 'ISERFS', product: 'DISK', targetAlias })).toEqual(safe);
   });
 
   it('has evidence for each row, and one row for a peer', () => {
