@@ -87,14 +87,16 @@ async function holdCached(image: string, signal: AbortSignal): Promise<AsyncDisp
   const script = 'exec 3<"$1"; dd if="$1" of=/dev/null bs=1M count="$2" iflag=direct status=none && echo held; read -r order';
   const child = spawnGuarded('sh', ['-c', script, 'holder', image, String(cachedBytes / 2 ** 20)]);
   const gone = ended(child);
+  const kill = () => void child.kill('SIGKILL');
   const stop = async () => {
+    signal.removeEventListener('abort', kill);
     child.stdin.end();
     await gone;
   };
   const held = new Promise<boolean>((resolve) => {
     child.stdout.once('data', () => resolve(true));
     child.once('close', () => resolve(false));
-    signal.addEventListener('abort', () => child.kill('SIGKILL'), { once: true });
+    signal.addEventListener('abort', kill, { once: true });
   });
   if (await held) return { [Symbol.asyncDispose]: stop };
   await gone;
