@@ -10,7 +10,7 @@ import { runLogged, SetupError, say } from './setup-report.mjs';
 
 /**
  * @typedef {object} Need
- * @property {string} group run | demo | test | bench | rdma, or addon and compiler (asked for by name only)
+ * @property {string} group run | demo | test | bench | profile | rdma, or addon and compiler (asked for by name only)
  * @property {readonly string[]} packages Debian's names for it, the newest release's first
  * @property {string} why
  * @property {() => boolean} isThere
@@ -73,6 +73,12 @@ const needs = [
   ),
   need('bench', ['libfuse3-dev'], "libfuse 3's headers, for a file without a LUN", () =>
     existsSync('/usr/include/fuse3/fuse_lowlevel.h'),
+  ),
+  need(
+    'profile',
+    ['linux-perf', 'linux-tools-generic'],
+    'perf, which samples where a process is, in the kernel and outside it',
+    program('perf'),
   ),
   need(
     'rdma',

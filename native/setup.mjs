@@ -5,6 +5,7 @@
  *
  *   node native/setup.mjs run|demo|test|rdma   npm dependencies, Debian packages up to that group, the addons, the build
  *   node native/setup.mjs bench                the same for the benchmark: what the tests need and some more
+ *   node native/setup.mjs profile              that, and perf
  *   node native/setup.mjs addon                only our own addons, FUSE and RDMA
  *   node native/setup.mjs native-test          only what the tests and fuzzers of the native code need
  *
@@ -26,8 +27,11 @@ import { runLogged, SetupError, say } from './setup-report.mjs';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const groups = ['run', 'demo', 'test', 'rdma'];
 /** Those that a set-up's packages are of. */
-const groupsOf = (/** @type {string} */ what) =>
-  what === 'bench' ? ['run', 'demo', 'test', 'bench'] : groups.slice(0, groups.indexOf(what) + 1);
+const groupsOf = (/** @type {string} */ what) => {
+  const bench = ['run', 'demo', 'test', 'bench'];
+  if (what === 'bench') return bench;
+  return what === 'profile' ? [...bench, 'profile'] : groups.slice(0, groups.indexOf(what) + 1);
+};
 
 try {
   main(process.argv[2] ?? 'run');
@@ -39,7 +43,7 @@ try {
 
 /** @param {string} what */
 function main(what) {
-  const others = ['bench', 'addon', 'native-test'];
+  const others = ['bench', 'profile', 'addon', 'native-test'];
   if (![...groups, ...others].includes(what)) {
     throw new SetupError(`unknown set-up "${what}": one of ${[...groups, ...others].join(', ')}`);
   }

@@ -65,11 +65,13 @@ const variantArgs: Readonly<Record<IserfsVariant, readonly string[]>> = {
   'iwarp-no-crc': ['--transport', 'iwarp', '--iwarp-crc', 'off'],
 };
 
+/** `nodeArgs`: for Node itself. */
 export async function startIserfs(
   build: Build,
   variant: IserfsVariant,
   target: BenchTarget,
   workdir: Workdir,
+  nodeArgs: readonly string[] = [],
 ): Promise<FileContestant> {
   const name = `${build.name}/${variant}`;
   const mountpoint = workdir.folder(name.replaceAll('/', '-'));
@@ -78,7 +80,7 @@ export async function startIserfs(
     mountpoint,
     args: ['--portal', portal, ...variantArgs[variant], ...build.flags],
     cliPath: build.cliPath,
-    nodeArgs: ['--import', blocker],
+    nodeArgs: ['--import', blocker, ...nodeArgs],
   });
   return {
     kind: 'file',

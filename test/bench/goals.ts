@@ -13,6 +13,8 @@ export interface Goal {
   /** `contestant` is the one that is judged; `peer` gives the name of another variant of the same build. */
   readonly value: (round: Round, contestant: string, peer: (variant: string) => string) => number;
   readonly bound: { readonly atLeast: number } | { readonly atMost: number };
+  /** What of the contestant `value` is proportional to. Default: the figure that counts for the workload. */
+  readonly judged?: 'CPU time' | '99th percentile';
   /** Behind the value. Default: ×. */
   readonly unit?: string;
 }
@@ -89,6 +91,7 @@ export const goals: readonly Goal[] = [
     ...overTcp('tgtd', 'reread-blocked'),
     value: (round, name) => valueIn(round, name, ({ p99Us }) => p99Us ?? Number.NaN),
     bound: { atMost: 1000 },
+    judged: '99th percentile',
     unit: 'µs',
   },
   ...(['seq-read', 'seq-read-direct'] as const).map(
@@ -97,6 +100,7 @@ export const goals: readonly Goal[] = [
       ...overTcp('tgtd', workload),
       value: (round, name) => valueIn(round, name, serverCpuPerGiB) / valueIn(round, 'qemu', serverCpuPerGiB),
       bound: { atMost: 0.6 },
+      judged: 'CPU time',
     }),
   ),
   ...(['seq-read', 'seq-read-direct', 'seq-write', 'seq-write-direct'] as const).flatMap((workload) => [
@@ -167,6 +171,7 @@ function iwarpGoals(workload: WorkloadName, variant: string, other: string, titl
       ...what,
       value: (round, name, peer) => valueIn(round, name, serverCpuPerGiB) / valueIn(round, peer(other), serverCpuPerGiB),
       bound: { atMost: 1 },
+      judged: 'CPU time',
     },
   ];
 }

@@ -36,7 +36,7 @@ export interface BenchOptions {
   readonly samples: string | undefined;
 }
 
-const targetNames = ['tgtd', 'tgtd-large', 'embedded'] as const;
+export const targetNames = ['tgtd', 'tgtd-large', 'embedded'] as const;
 
 export async function parseOptions(args: readonly string[]): Promise<BenchOptions> {
   const parsed = await yargs([...args])
@@ -105,7 +105,8 @@ export function isChosen(name: ContestantName, names: readonly string[] | undefi
   return names.some((one) => one === name || one === build || one === variant || (one === 'iserfs' && variant !== undefined));
 }
 
-function chosen<T extends string>(option: string, text: string | undefined, all: readonly T[]): readonly T[] {
+/** `text`: names by commas, as an option has them; undefined: all. In the order of `all`. */
+export function chosen<T extends string>(option: string, text: string | undefined, all: readonly T[]): readonly T[] {
   if (text === undefined) return all;
   const wanted = text.split(',');
   const unknown = wanted.filter((name) => !all.some((one) => one === name));

@@ -48,7 +48,11 @@ const labelWidth = 125;
 
 /** SVG. */
 export async function renderPlot(samples: Samples): Promise<string> {
-  const view = new View(parse(compile(plotSpec(samples)).spec), { renderer: 'none' });
+  return await drawSvg(plotSpec(samples));
+}
+
+export async function drawSvg(spec: TopLevelSpec): Promise<string> {
+  const view = new View(parse(compile(spec).spec), { renderer: 'none' });
   try {
     return `${await view.toSVG()}\n`;
   } finally {
@@ -56,20 +60,25 @@ export async function renderPlot(samples: Samples): Promise<string> {
   }
 }
 
+/** What all pictures have in common. */
+export const appearance = {
+  $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+  background: 'white',
+  padding: 12,
+  config: {
+    aria: false,
+    font: 'Helvetica, Arial, sans-serif',
+    axis: { labelFontSize: 11, titleFontSize: 11, titleFontWeight: 'normal', gridColor: '#e6e8eb', domainColor: '#8c959f' },
+    title: { fontSize: 13, anchor: 'start', frame: 'group', fontWeight: 'bold' },
+    view: { stroke: null },
+  },
+  spacing: 28,
+} as const satisfies Partial<TopLevelSpec>;
+
 export function plotSpec(samples: Samples): TopLevelSpec {
   const targets = [...new Set(samples.all.map(({ target }) => target))];
   return {
-    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
-    background: 'white',
-    padding: 12,
-    config: {
-      aria: false,
-      font: 'Helvetica, Arial, sans-serif',
-      axis: { labelFontSize: 11, titleFontSize: 11, titleFontWeight: 'normal', gridColor: '#e6e8eb', domainColor: '#8c959f' },
-      title: { fontSize: 13, anchor: 'start', frame: 'group', fontWeight: 'bold' },
-      view: { stroke: null },
-    },
-    spacing: 28,
+    ...appearance,
     vconcat: targets.map((target) => targetSpec(samples, target)),
     resolve: { scale: { color: 'shared' } },
   };

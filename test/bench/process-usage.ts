@@ -1,4 +1,4 @@
-/** What a process has used, as the kernel counts it (proc(5)): all of its threads, those that have ended too. */
+/** What a process has used, as the kernel counts it (proc(5)): all of its threads, those that have ended too; and what nobody has. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 
@@ -12,6 +12,18 @@ export function cpuSecondsOf(pid: number): number {
 export function childrenCpuSecondsOf(pid: number | 'self'): number {
   const [userTicks = 0, systemTicks = 0] = statFields(pid).slice(13, 15);
   return (userTicks + systemTicks) / ticksPerSecond;
+}
+
+/** The seconds that the processors had nothing to do, all of them together. Resolution: a hundredth of a second. */
+export function idleSeconds(): number {
+  return parseIdle(readFileSync('/proc/stat', 'utf8'));
+}
+
+/** `/proc/stat`: idle, with or without something to wait for. */
+export function parseIdle(stat: string): number {
+  const [, idle, waiting] = /^cpu +(?:\d+ ){3}(\d+) (\d+)/.exec(stat) ?? [];
+  if (idle === undefined) throw new Error(`no time of the processors in\n${stat}`);
+  return (Number(idle) + Number(waiting)) / ticksPerSecond;
 }
 
 /** Has the peak count anew from what is resident now. */

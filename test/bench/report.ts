@@ -26,9 +26,7 @@ export function renderReport({ samples, verdicts, machine, options }: ReportOpti
     '',
     '![Results](results.svg)',
     '',
-    `Measured on: ${Object.entries(machine)
-      .map(([name, value]) => `${name} ${value}`)
-      .join('; ')}.`,
+    machineLine(machine),
     '',
     `Everything is in memory, and everything runs on this one machine: client, file, target. A LUN has ${size / MiB} MiB. All contestants are up`,
     `at the same time; each workload is given to one after the other, in another random order in each of ${rounds} rounds, after one`,
@@ -40,6 +38,11 @@ export function renderReport({ samples, verdicts, machine, options }: ReportOpti
     ...(verdicts.length === 0 ? [] : ['## Goals', '', ...goalsTable(verdicts), '']),
     ...targets.flatMap((target) => targetSection(samples, target)),
   ].join('\n')}\n`;
+}
+
+export function machineLine(machine: MachineDescription): string {
+  const parts = Object.entries(machine).map(([name, value]) => `${name} ${value}`);
+  return `Measured on: ${parts.join('; ')}.`;
 }
 
 function legend(builds: BenchOptions['builds']): string[] {
