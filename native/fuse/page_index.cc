@@ -28,7 +28,7 @@ void PageIndex::setSize(std::uint64_t inode, std::uint64_t size) {
   auto& image = images_[inode];
   if (image.size == size) return;
   // The last page may have been a part of one.
-  if (image.size != 0) image.blocks.clear();
+  if (image.size != 0) image.pages.clear();
   image.size = size;
 }
 
@@ -44,15 +44,9 @@ void PageIndex::show(std::uint64_t inode, std::uint64_t offset, std::span<const 
   const auto first = offset / pageLength;
   const auto end = pagesUpTo(endOf(offset, bytes.size()));
   bool hasReplaced = false;
-  for (auto page = first; page < end;) {
-    auto& block = image.blocks[page / pagesPerBlock];
-    for (const auto blockEnd = (page / pagesPerBlock + 1) * pagesPerBlock; page < end && page < blockEnd; page++) {
-      auto& entry = block.pages[page % pagesPerBlock];
-      if (entry == nullptr) block.shown++;
-      else hasReplaced = true;
-      entry = bytes.data() + (page - first) * pageLength;
-      block.lengths[page % pagesPerBlock] = static_cast<std::uint16_t>(std::min(pageLength, bytes.size() - (page - first) * pageLength));
-    }
+  for (auto page = first; page < end; page++) {
+    const auto rest = bytes.subspan((page - first) * pageLength);
+    if (image.pages.set(page, rest.first(std::min(pageLength, rest.size())))) hasReplaced = true;
   }
   if (hasReplaced) waitForReaders(lock, inode, first * pageLength, end > UINT64_MAX / pageLength ? UINT64_MAX : end * pageLength);
 }
@@ -62,7 +56,7 @@ void PageIndex::hide(std::uint64_t inode, std::uint64_t offset, std::uint64_t le
   std::unique_lock lock(mutex_);
   const auto first = offset / pageLength;
   const auto end = pagesUpTo(endOf(offset, length));
-  if (const auto found = images_.find(inode); found != images_.end()) forget(found->second, first, end);
+  if (const auto found = images_.find(inode); found != images_.end()) found->second.pages.erase(first, end);
   waitForReaders(lock, inode, first * pageLength, end > UINT64_MAX / pageLength ? UINT64_MAX : end * pageLength);
 }
 
@@ -74,22 +68,16 @@ bool PageIndex::begin(std::uint64_t inode, std::uint64_t offset, std::uint64_t l
   const auto end = std::min(endOf(offset, length), image.size);
   if (end == offset) return false;
   const auto before = pieces.size();
-  const Block* block = nullptr;
   for (auto at = offset; at < end;) {
-    const auto page = at / pageLength;
-    if (block == nullptr || page % pagesPerBlock == 0) {
-      const auto foundBlock = image.blocks.find(page / pagesPerBlock);
-      block = foundBlock == image.blocks.end() ? nullptr : &foundBlock->second;
-    }
-    const auto* memory = block == nullptr ? nullptr : block->pages[page % pagesPerBlock];
+    const auto page = image.pages.find(at / pageLength);
     const auto inPage = at % pageLength;
     const auto part = std::min(pageLength - inPage, end - at);
-    if (memory == nullptr || inPage + part > block->lengths[page % pagesPerBlock]) {
+    if (inPage + part > page.size()) {
       pieces.resize(before);
       return false;
     }
     // The kernel's structure has no const; a write to /dev/fuse does not change what it takes.
-    auto* start = const_cast<std::byte*>(memory) + inPage;
+    auto* start = const_cast<std::byte*>(page.data()) + inPage;
     const bool continues = pieces.size() > before && static_cast<std::byte*>(pieces.back().iov_base) + pieces.back().iov_len == start;
     if (continues) pieces.back().iov_len += part;
     else pieces.push_back({.iov_base = start, .iov_len = part});
@@ -108,7 +96,7 @@ std::size_t PageIndex::takeHits(std::uint64_t inode, std::span<double> offsets) 
   const std::lock_guard lock(mutex_);
   const auto found = images_.find(inode);
   if (found == images_.end()) return 0;
-  auto& [size, blocks, hits, recent, oldest] = found->second;
+  auto& [size, pages, hits, recent, oldest] = found->second;
   const auto count = std::min(recent.size(), offsets.size());
   for (std::size_t i = 0; i < count; i++) {
     offsets[i] = static_cast<double>(recent[(oldest + recent.size() - count + i) % recent.size()]);
@@ -130,32 +118,6 @@ void PageIndex::waitForReaders(std::unique_lock<std::mutex>& lock, std::uint64_t
       return reading->inode_ == inode && reading->start_ < end && start < reading->end_;
     });
   });
-}
-
-void PageIndex::forget(Image& image, std::uint64_t firstPage, std::uint64_t endPage) {
-  const auto clear = [&image, firstPage, endPage](auto found) {
-    auto& block = found->second;
-    const auto start = found->first * pagesPerBlock;
-    const auto from = std::max(start, firstPage) - start;
-    const auto to = std::min(start + pagesPerBlock, endPage) - start;
-    for (auto page = from; page < to; page++) {
-      if (block.pages[page] == nullptr) continue;
-      block.pages[page] = nullptr;
-      block.shown--;
-    }
-    return block.shown == 0 ? image.blocks.erase(found) : std::next(found);
-  };
-  const auto firstBlock = firstPage / pagesPerBlock;
-  const auto lastBlock = (endPage - 1) / pagesPerBlock;
-  if (lastBlock - firstBlock >= image.blocks.size()) {
-    for (auto block = image.blocks.begin(); block != image.blocks.end();) {
-      block = block->first < firstBlock || block->first > lastBlock ? std::next(block) : clear(block);
-    }
-    return;
-  }
-  for (auto number = firstBlock; number <= lastBlock; number++) {
-    if (const auto found = image.blocks.find(number); found != image.blocks.end()) clear(found);
-  }
 }
 
 void PageIndex::note(Image& image, std::uint64_t offset) {

@@ -7,17 +7,16 @@
 
 #include <sys/uio.h>
 
-#include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "fuse/kernel.h"
+#include "fuse/page_table.h"
 
 namespace iserfs::fuse {
 
@@ -64,20 +63,11 @@ class PageIndex {
   std::uint64_t hits(std::uint64_t inode) const;
 
  private:
-  static constexpr std::uint64_t pagesPerBlock = 16;
   static constexpr std::size_t rememberedHits = 1024;
-
-  /** 64 KiB of an image; a page that is not shown is null. */
-  struct Block {
-    std::array<const std::byte*, pagesPerBlock> pages{};
-    /** Bytes of each that are shown, from its start. */
-    std::array<std::uint16_t, pagesPerBlock> lengths{};
-    std::uint32_t shown = 0;
-  };
 
   struct Image {
     std::uint64_t size = 0;
-    std::unordered_map<std::uint64_t, Block> blocks;
+    PageTable pages;
     std::uint64_t hits = 0;
     std::vector<std::uint64_t> recent;
     std::size_t oldest = 0;
@@ -85,7 +75,6 @@ class PageIndex {
 
   // With the lock held.
   void waitForReaders(std::unique_lock<std::mutex>& lock, std::uint64_t inode, std::uint64_t start, std::uint64_t end);
-  static void forget(Image& image, std::uint64_t firstPage, std::uint64_t endPage);
   static void note(Image& image, std::uint64_t offset);
 
   mutable std::mutex mutex_;
