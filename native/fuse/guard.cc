@@ -12,10 +12,12 @@ namespace iserfs::fuse {
 
 namespace {
 
-/** JavaScript may leave a request unread for two looks: one alone may come just as it is about to read. */
-constexpr timespec lookEvery{.tv_sec = 0, .tv_nsec = 400'000};
-/** Looks without any traffic before it sleeps. */
-constexpr int quietLooks = 16;
+/** So long after its last turn JavaScript may leave a request unread. */
+constexpr std::chrono::microseconds patience(800);
+/** And so much longer, where there is one: it may have come just now, and JavaScript be about to read it. */
+constexpr std::chrono::microseconds grace(100);
+/** Looks without any traffic before it sleeps until there is some. */
+constexpr int quietLooks = 8;
 /** As the guard reads in place of JavaScript: how many messages at once, and how long it waits for the next. */
 constexpr std::size_t readAtOnce = 32;
 constexpr int nextWithinMs = 1;
@@ -64,27 +66,43 @@ bool Guard::waitReadable(int timeoutMs) {
 
 /** Until there is no traffic any more. */
 void Guard::watch() {
-  auto turns = turns_.load(std::memory_order_relaxed);
   auto messages = channel_.messagesRead();
+  auto waitsSince = Clock::now();
   int quiet = 0;
-  bool wasWaiting = false;
   while (quiet < quietLooks) {
-    pollfd stop{.fd = stopEvent_.get(), .events = POLLIN, .revents = 0};
-    ::ppoll(&stop, 1, &lookEvery, nullptr);
+    sleep(waitsSince + patience - Clock::now());
     if (isStopped() || channel_.hasEnded()) return;
-    const auto turnsBefore = std::exchange(turns, turns_.load(std::memory_order_relaxed));
     const auto messagesBefore = std::exchange(messages, channel_.messagesRead());
     quiet = messages == messagesBefore ? quiet + 1 : 0;
-    const bool isWaiting = turns == turnsBefore && channel_.canRead() && waitReadable(0);
-    const bool isNeeded = isWaiting && wasWaiting;
-    if (isNeeded) readInstead(turns);
-    if (isWaiting) quiet = 0;
-    wasWaiting = isWaiting && !isNeeded;
+    const auto lastTurn = lastTurn_.load(std::memory_order_relaxed);
+    const auto now = Clock::now();
+    if (now - lastTurn < patience) {
+      waitsSince = lastTurn;
+      continue;
+    }
+    waitsSince = now;
+    if (!isLeftAlone(lastTurn)) continue;
+    quiet = 0;
+    sleep(grace);
+    if (isLeftAlone(lastTurn)) readInstead(lastTurn);
   }
 }
 
+/** Whether there is a request, and JavaScript has not taken a turn since. */
+bool Guard::isLeftAlone(Clock::time_point lastTurn) {
+  return lastTurn_.load(std::memory_order_relaxed) == lastTurn && channel_.canRead() && waitReadable(0);
+}
+
+/** Less where it is to stop. */
+void Guard::sleep(Clock::duration time) {
+  if (time <= Clock::duration::zero()) return;
+  pollfd stop{.fd = stopEvent_.get(), .events = POLLIN, .revents = 0};
+  const timespec timeout{.tv_sec = 0, .tv_nsec = std::chrono::nanoseconds(time).count()};
+  ::ppoll(&stop, 1, &timeout, nullptr);
+}
+
 /** For as long as JavaScript takes no turn. */
-void Guard::readInstead(std::uint64_t turns) {
+void Guard::readInstead(Clock::time_point lastTurn) {
   do {
     const auto before = channel_.messagesRead();
     const bool wasInitialised = channel_.isInitialised();
@@ -92,7 +110,7 @@ void Guard::readInstead(std::uint64_t turns) {
     messagesRead_.fetch_add(channel_.messagesRead() - before, std::memory_order_relaxed);
     if ((channel_.hasMessages() || channel_.isInitialised() != wasInitialised) && !isStopped()) wake_();
     if (end == ReadEnd::starved || end == ReadEnd::busy || end == ReadEnd::ended) return;
-  } while (!isStopped() && turns_.load(std::memory_order_relaxed) == turns && waitReadable(nextWithinMs));
+  } while (!isStopped() && lastTurn_.load(std::memory_order_relaxed) == lastTurn && waitReadable(nextWithinMs));
 }
 
 }  // namespace iserfs::fuse

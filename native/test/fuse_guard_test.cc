@@ -64,7 +64,7 @@ std::optional<long> sleepsOfGuard() {
   return std::nullopt;
 }
 
-/** It sleeps for a good while: a hundred times as long as it does between looks. */
+/** It sleeps for a good while: dozens of times as long as it does between looks. */
 bool sleepsSoundly() {
   return eventually([] {
     const auto before = sleepsOfGuard();
@@ -97,9 +97,9 @@ TEST_CASE("while nobody counts turns what is in memory is answered, and nobody i
 
 TEST_CASE("messages are left alone while turns are counted, and read when that has ended") {
   using Clock = std::chrono::steady_clock;
-  // It reads after two looks without a turn. Where the machine lets this thread count less often, nothing is shown: again.
-  constexpr auto twoLooks = std::chrono::microseconds(800);
-  constexpr auto round = std::chrono::milliseconds(4);
+  // Where the machine lets this thread count less often than the guard is patient, nothing is shown: again.
+  constexpr auto patience = std::chrono::microseconds(800);
+  constexpr auto round = std::chrono::milliseconds(8);
   constexpr long fewestLooks = 5;
   CHECK(eventually([&] {
     Guarded guarded;
@@ -117,7 +117,7 @@ TEST_CASE("messages are left alone while turns are counted, and read when that h
       longest = std::max(longest, Clock::now() - std::exchange(last, next));
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
-    if (longest >= twoLooks || sleepsOfGuard().value_or(0) < sleepsBefore + fewestLooks) return false;
+    if (longest >= patience || sleepsOfGuard().value_or(0) < sleepsBefore + fewestLooks) return false;
     CHECK(read == 0);
     CHECK(eventually([&] { return guarded.wakes > 0 && guarded.channel.hasMessages(); }));
     return true;
