@@ -88,21 +88,25 @@ Napi::Value Connection::answerScratch(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** (token, bytes...): the kernel has copied them when it returns. */
+/** (token, bytes or an array of them): the kernel has copied them when it returns. One needs no array, which costs more than all else here. */
 Napi::Value Connection::answerData(const Napi::CallbackInfo& info) {
-  std::array<iovec, 8> few;
-  std::vector<iovec> many;
-  const auto count = info.Length() - 1;
-  iovec* pieces = few.data();
-  if (count > few.size()) {
-    many.resize(count);
-    pieces = many.data();
+  const auto pieceFrom = [](Napi::Value value) -> iovec {
+    const auto bytes = elementsFrom<std::byte>(value, "the data");
+    return {.iov_base = bytes.data(), .iov_len = bytes.size()};
+  };
+  const auto token = tokenFrom(info[0]);
+  const auto answerWith = [this, token](std::span<const iovec> pieces) {
+    if (const auto request = pending_.take(token)) channel_->answer(request->unique, 0, pieces);
+  };
+  if (!info[1].IsArray()) {
+    const auto piece = pieceFrom(info[1]);
+    answerWith({&piece, 1});
+    return info.Env().Undefined();
   }
-  for (std::size_t i = 0; i < count; i++) {
-    const auto bytes = elementsFrom<std::byte>(info[i + 1], "the data");
-    pieces[i] = {.iov_base = bytes.data(), .iov_len = bytes.size()};
-  }
-  if (const auto request = pending_.take(tokenFrom(info[0]))) channel_->answer(request->unique, 0, {pieces, count});
+  const auto segments = info[1].As<Napi::Array>();
+  std::vector<iovec> pieces(segments.Length());
+  for (std::uint32_t i = 0; i < pieces.size(); i++) pieces[i] = pieceFrom(segments.Get(i));
+  answerWith(pieces);
   return info.Env().Undefined();
 }
 

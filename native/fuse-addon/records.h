@@ -10,7 +10,7 @@
 namespace iserfs::fuse_addon {
 
 /** Changes whenever the functions or records that JavaScript relies on do: `version` in native-addon.ts. */
-constexpr std::uint32_t interfaceVersion = 2;
+constexpr std::uint32_t interfaceVersion = 3;
 
 /** Numbers of a record. */
 constexpr std::size_t recordFields = 12;

@@ -9,7 +9,7 @@ const fuseAddon: OwnAddon = {
   title: 'the FUSE addon',
   file: 'iserfs_fuse.node',
   /** Changes together with `interfaceVersion` in `native/fuse-addon/records.h`. */
-  version: 2,
+  version: 3,
   functions: ['mount', 'open', 'allocate'],
 };
 
@@ -47,7 +47,7 @@ export interface AddonConnection {
   /** With the first `length` bytes of `scratch`. */
   answerScratch(token: number, length: number): void;
   /** The kernel has copied them when it returns. */
-  answerData(token: number, ...segments: readonly Uint8Array[]): void;
+  answerData(token: number, data: Uint8Array | readonly Uint8Array[]): void;
   /** Lends `MAX_TRANSFER` bytes, until they come with a write or `takeSlot` answers their number. */
   addSlot(number: number, bytes: Uint8Array): void;
   /** A slot that nothing was read into, back; -1 where there is none. */

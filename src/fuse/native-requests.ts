@@ -62,7 +62,8 @@ export class ReadRequest extends NativeRequest {
 
   doneWith(segments: readonly Uint8Array[], release: () => void): void {
     try {
-      if (this.first()) this.home.connection.answerData(this.token, ...segments);
+      const only = segments.length === 1 ? segments[0] : undefined;
+      if (this.first()) this.home.connection.answerData(this.token, only ?? segments);
     } finally {
       release();
     }
