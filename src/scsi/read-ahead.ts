@@ -68,14 +68,25 @@ export class ReadAhead {
 
   /** The stream that the read belongs to, made the most recently used one. */
   #find(offset: number, end: number, wasAhead: boolean): Stream | undefined {
-    let index = this.#streams.length - 1;
-    while (index >= 0 && this.#streams[index]?.next !== offset) index--;
-    if (index < 0) index = this.#streams.findLastIndex((stream) => belongs(stream, offset, end, wasAhead));
+    const index = this.#indexOf(offset, end, wasAhead);
+    // There is no element -1, but to ask an array for one takes longer than all else here.
+    if (index < 0) return undefined;
     const stream = this.#streams[index];
     if (stream === undefined || index === this.#streams.length - 1) return stream;
     this.#streams.splice(index, 1);
     this.#streams.push(stream);
     return stream;
+  }
+
+  /** The newest stream that goes on at `offset`; else the newest that the read belongs to; else -1. */
+  #indexOf(offset: number, end: number, wasAhead: boolean): number {
+    let found = -1;
+    for (let index = this.#streams.length - 1; index >= 0; index--) {
+      const stream = this.#streams[index] as Stream;
+      if (stream.next === offset) return index;
+      if (found < 0 && belongs(stream, offset, end, wasAhead)) found = index;
+    }
+    return found;
   }
 
   #extend(stream: Stream, length: number): Stretch | undefined {
