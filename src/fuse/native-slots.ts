@@ -79,7 +79,7 @@ export class NativeSlots {
   /** Lends as many as are missing. */
   replenish(): void {
     if (this.#isClosed) return;
-    for (let free = this.#free; free < WAITING && this.#unanswered < MAX_UNANSWERED; free++) {
+    for (let free = this.#free(); free < WAITING && this.#unanswered < MAX_UNANSWERED; free++) {
       const slot = this.#make();
       this.#connection.addSlot(slot.number, slot.buffer.bytes);
     }
@@ -105,13 +105,13 @@ export class NativeSlots {
 
   /** Nobody uses it any more, and no answer takes it along. */
   lendAgain(slot: Slot): void {
-    if (this.#isClosed || this.#free >= WAITING) this.#forget(slot);
+    if (this.#isClosed || this.#free() >= WAITING) this.#forget(slot);
     else this.#connection.addSlot(slot.number, slot.buffer.bytes);
   }
 
   /** Gives back what has waited in vain. */
   trim(): void {
-    for (let free = this.#isClosed ? 0 : this.#free; free > 1; free--) {
+    for (let free = this.#isClosed ? 0 : this.#free(); free > 1; free--) {
       const slot = this.#slots[this.#connection.takeSlot()];
       if (slot !== undefined) this.#forget(slot);
     }
@@ -123,7 +123,8 @@ export class NativeSlots {
     for (const slot of this.#slots) if (slot?.isFree === true) this.#forget(slot);
   }
 
-  get #free(): number {
+  /** No accessor: a private one is slow, and this is asked with every batch of requests. */
+  #free(): number {
     return this.#connection.freeSlots() ?? 0;
   }
 

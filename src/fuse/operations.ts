@@ -234,7 +234,7 @@ export class Operations implements FuseUpcalls {
       interruption?.();
       this.#give(request, result);
     }
-    if (this.#inFlight > 0) return;
+    if (this.#inFlight > 0 || this.#awaitDrained.length === 0) return;
     for (const resolve of this.#awaitDrained.splice(0)) resolve();
   }
 

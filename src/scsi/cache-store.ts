@@ -185,7 +185,7 @@ export class CacheStore {
     const footprint = runLengthFor(length);
     if (this.#slots.calculatedSize + footprint <= this.capacity) return undefined;
     this.#noteHits();
-    const [oldest] = this.#slots.rvalues();
+    const oldest = this.#oldest();
     if (oldest?.pins === 0 && oldest.length === length) {
       this.#evictions++;
       this.#takeOut(oldest);
@@ -194,6 +194,10 @@ export class CacheStore {
     }
     while (this.#slots.calculatedSize + footprint > this.capacity && this.#slots.size > 0) this.#slots.pop();
     return undefined;
+  }
+
+  #oldest(): Slot | undefined {
+    return this.#slots.rvalues().next().value ?? undefined;
   }
 
   /** What somebody else read from windows counts as used before anything has to go: they are asked now and then. */
