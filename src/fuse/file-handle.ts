@@ -17,6 +17,8 @@ type Occasion = 'write' | 'fsync' | 'close';
 export class FileHandle {
   readonly file: OpenImage;
   readonly isWritable: boolean;
+  /** Somebody who got a signal was let go although the device has not answered, and it has not caught up since. */
+  isGivenUp = false;
   /** To be told at the next fsync or close. */
   #unreported: Failure | undefined;
   /** Of writes of its own that failed when they had been acknowledged; each occasion is cleared when it was told there. */

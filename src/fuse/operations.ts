@@ -4,15 +4,15 @@
  * answered when it is taken, and one that fails afterwards is told of later (file-handle.ts); close(2) waits for the
  * handle's writes, fsync(2) for all earlier writes of the image and then for the device's cache. Every
  * request is answered exactly once, and requests never wait for each other but where that is their
- * meaning. Where the device is away, a read, an fsync or an open that got a signal is answered without waiting for it any longer, so
- * that programs can be killed. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
+ * meaning. Where the device is away, what got a signal is answered without waiting for it any longer, so that programs can be
+ * killed; not so a write whose command is under way, since nobody can say that it was not done. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
  */
 
 import { type Clock, systemClock } from '../clock.ts';
 import { errorCode, IserfsError } from '../errors.ts';
 import type { Lease, LeaseEnded, SharedMemory } from '../scsi/block-device.ts';
 import type { Failure } from '../scsi/ended.ts';
-import type { StageWrite } from '../scsi/write-staging.ts';
+import type { StageWrite, WaitingWrite } from '../scsi/write-staging.ts';
 import { Errno, errnoOf } from './errno.ts';
 import { type FileHandle, OpenImage } from './file-handle.ts';
 import type { FuseRequest, FuseUpcalls } from './host.ts';
@@ -56,6 +56,7 @@ export interface OperationsOptions {
 const GIVE_UP_MS = 2_000;
 
 type Read = FuseRequest & { readonly op: 'read' };
+type Write = FuseRequest & { readonly op: 'write' };
 type Zero = FuseRequest & { readonly op: 'zero' };
 type Seek = FuseRequest & { readonly op: 'seek' };
 
@@ -89,6 +90,8 @@ export class Operations implements FuseUpcalls {
   #awaitDrained: (() => void)[] = [];
   /** Requests whose work can be ended half way. */
   readonly #interruptible = new Map<FuseRequest, AbortController>();
+  /** Writes that have not been taken. */
+  readonly #waitingWrites = new Map<FuseRequest, WaitingWrite>();
   /** Interrupted requests that only time ends: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
   readonly #interruptions = new Map<FuseRequest, (() => void) | 'answered'>();
 
@@ -157,13 +160,22 @@ export class Operations implements FuseUpcalls {
   interrupted(request: FuseRequest): void {
     this.#interruptible.get(request)?.abort();
     const { op } = request;
-    if (op !== 'read' && op !== 'fsync' && op !== 'open') return;
-    if (this.#interruptions.has(request)) return;
-    const giveUp = () => {
+    if (op === 'write') this.#giveUpLater(request, () => this.#waitingWrites.get(request)?.giveUp());
+    else if (op === 'read' || op === 'flush' || op === 'fsync' || op === 'open') this.#letGoLater(request);
+  }
+
+  /** Answers EINTR in place of what `request` still waits for. */
+  #letGoLater(request: FuseRequest): void {
+    this.#giveUpLater(request, () => {
       this.#interruptions.set(request, 'answered');
+      const handle = this.#handles.get(request.handle)?.handle;
+      if (handle !== undefined) handle.isGivenUp = true;
       request.done(-Errno.EINTR);
-    };
-    this.#interruptions.set(request, this.#clock.schedule(GIVE_UP_MS, giveUp));
+    });
+  }
+
+  #giveUpLater(request: FuseRequest, giveUp: () => void): void {
+    if (!this.#interruptions.has(request)) this.#interruptions.set(request, this.#clock.schedule(GIVE_UP_MS, giveUp));
   }
 
   /** A log that fails itself must not cost a request its answer. */
@@ -277,7 +289,7 @@ export class Operations implements FuseUpcalls {
       case 'write':
         return this.#write(opened, request);
       case 'flush':
-        return this.#flush(opened);
+        return this.#flush(opened, request);
       case 'fsync':
         return this.#fsync(opened);
       case 'release':
@@ -309,7 +321,7 @@ export class Operations implements FuseUpcalls {
     return 0;
   }
 
-  #write({ image, handle }: OpenHandle, request: FuseRequest & { readonly op: 'write' }): number | Promise<number> {
+  #write({ image, handle }: OpenHandle, request: Write): number | Promise<number> {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     if (!handle.isWritable) return -Errno.EBADF;
@@ -319,7 +331,7 @@ export class Operations implements FuseUpcalls {
     const length = Math.min(request.data.length, device.info.size - offset);
     if (length <= 0) return -Errno.ENOSPC;
     const data = length === request.data.length ? request.data : request.data.subarray(0, length);
-    if (device.stage !== undefined) return this.#stage({ image, handle }, device, device.stage, offset, data, memory);
+    if (device.stage !== undefined) return this.#stage({ image, handle }, device, device.stage, data, request);
     return this.#writeThrough({ image, handle }, device, offset, data, memory);
   }
 
@@ -340,9 +352,8 @@ export class Operations implements FuseUpcalls {
     { image, handle }: OpenHandle,
     device: ImageFile,
     stage: StageWrite,
-    offset: number,
     data: Uint8Array,
-    memory: SharedMemory | undefined,
+    request: Write,
   ): number | Promise<number> {
     const untold = handle.takeError('write');
     if (untold !== undefined) throw earlierFailure(untold.error);
@@ -356,13 +367,23 @@ export class Operations implements FuseUpcalls {
       handle.file.notTaken(write);
       throw error;
     };
-    let taken: Promise<void> | undefined;
+    let waiting: WaitingWrite | undefined;
     try {
-      taken = stage(offset, data, ended, memory);
+      waiting = stage(request.offset, data, ended, request.memory);
     } catch (error) {
       return notTaken(error);
     }
-    return taken === undefined ? data.length : taken.then(() => data.length, notTaken);
+    if (waiting === undefined) return data.length;
+    this.#waitingWrites.set(request, waiting);
+    const { over } = waiting;
+    return over
+      .then((isTaken) => {
+        if (isTaken) return data.length;
+        handle.file.notTaken(write);
+        handle.isGivenUp = true;
+        return -Errno.EINTR;
+      }, notTaken)
+      .finally(() => this.#waitingWrites.delete(request));
   }
 
   /** fallocate(2), after the writes that came before it. A range that leaves the disk is not cut: there is no space for the rest of it. */
@@ -401,9 +422,16 @@ export class Operations implements FuseUpcalls {
     }
   }
 
-  /** close(2): no durability, but nothing of this handle is under way any more, and nothing untold. */
-  async #flush({ handle }: OpenHandle): Promise<number> {
+  /**
+   * close(2): no durability, but nothing of this handle is under way any more, and nothing untold. It counts as interrupted
+   * where another request of the handle was: a program that a signal ends gets no more of them while the kernel closes its files.
+   */
+  async #flush({ handle }: OpenHandle, request: FuseRequest): Promise<number> {
+    if (handle.isGivenUp) this.#letGoLater(request);
     await handle.file.writesEnded(handle);
+    handle.isGivenUp = false;
+    // Whoever asks next is told.
+    if (this.#interruptions.get(request) === 'answered') return 0;
     const untold = handle.takeError('close');
     if (untold !== undefined) throw earlierFailure(untold.error);
     return 0;
@@ -413,6 +441,7 @@ export class Operations implements FuseUpcalls {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     await handle.file.writesEnded();
+    handle.isGivenUp = false;
     await handle.file.trackFlush(handle, () => device.flush());
     const untold = handle.takeError('fsync');
     if (untold !== undefined) throw earlierFailure(untold.error);

@@ -478,7 +478,9 @@ async function endOf(stage: StageWrite, offset: number, data: Uint8Array, memory
   const ends: Promise<void>[] = [];
   for (let at = 0; at < data.length; at += MAX_RUN) {
     const piece = data.subarray(at, at + MAX_RUN);
-    ends.push(promised((ended) => void stage(offset + at, piece, ended, memory)?.catch((error: unknown) => ended({ error }))));
+    ends.push(
+      promised((ended) => void stage(offset + at, piece, ended, memory)?.over.catch((error: unknown) => ended({ error }))),
+    );
   }
   for (const outcome of await Promise.allSettled(ends)) if (outcome.status === 'rejected') throw outcome.reason;
 }

@@ -16,11 +16,19 @@ import { type BufferPool, MAX_RUN, type PoolBuffer, runLengthFor, SharedRun } fr
 import type { Ended } from './ended.ts';
 
 /**
- * Takes a write. `data` may be used again when it is taken: when the call returns, or when the promise, which is
- * there where it has to wait for room, resolves; where `memory` is given, that may be retained instead. Where it throws, or
- * the promise rejects, for want of memory, nothing is taken, and `ended` is not called.
+ * Takes a write. `data` may be used again when it is taken: when the call returns, or, where it has to wait for room, when
+ * that wait is over; where `memory` is given, that may be retained instead. Where it throws, or the wait rejects, for want of
+ * memory, nothing is taken, and `ended` is not called.
  */
-export type StageWrite = (offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory) => Promise<void> | undefined;
+export type StageWrite = (offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory) => WaitingWrite | undefined;
+
+/** A write that waits for room. */
+export interface WaitingWrite {
+  /** Resolves with whether the write was taken: false where it was given up before. */
+  readonly over: Promise<boolean>;
+  /** Nobody wants it any more: where it still waits it is not taken, and `ended` is not called. */
+  giveUp(): void;
+}
 
 export interface WriteStagingOptions {
   readonly device: Pick<BlockDevice, 'write'>;
@@ -70,7 +78,7 @@ interface Waiter {
   readonly data: Uint8Array;
   readonly ended: Ended;
   readonly memory: SharedMemory | undefined;
-  readonly resolve: () => void;
+  readonly resolve: (isTaken: boolean) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -95,12 +103,18 @@ export class WriteStaging {
   }
 
   /** See `StageWrite`. At most `MAX_RUN` bytes. */
-  stage(offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory): Promise<void> | undefined {
+  stage(offset: number, data: Uint8Array, ended: Ended, memory?: SharedMemory): WaitingWrite | undefined {
     if (this.#waiting.length === 0 && this.#hasRoom(data.length)) {
       this.#take(offset, data, ended, memory);
       return undefined;
     }
-    return new Promise((resolve, reject) => this.#waiting.push({ offset, data, ended, memory, resolve, reject }));
+    let giveUp = () => {};
+    const over = new Promise<boolean>((resolve, reject) => {
+      const waiter: Waiter = { offset, data, ended, memory, resolve, reject };
+      this.#waiting.push(waiter);
+      giveUp = () => this.#giveUp(waiter);
+    });
+    return { over, giveUp };
   }
 
   /** Resolves when what is staged now has ended, with its first failure. */
@@ -116,6 +130,15 @@ export class WriteStaging {
       if (command.offset < offset + length && endOf(command) > offset) concerned.push(command);
     }
     return concerned.length === 0 ? undefined : ended(concerned);
+  }
+
+  /** Those behind it may have waited for its turn alone. */
+  #giveUp(waiter: Waiter): void {
+    const index = this.#waiting.indexOf(waiter);
+    if (index < 0) return;
+    this.#waiting.splice(index, 1);
+    waiter.resolve(false);
+    this.#admit();
   }
 
   #hasRoom(length: number): boolean {
@@ -244,7 +267,7 @@ export class WriteStaging {
       this.#waiting.shift();
       try {
         this.#take(next.offset, next.data, next.ended, next.memory);
-        next.resolve();
+        next.resolve(true);
       } catch (error) {
         next.reject(error);
       }

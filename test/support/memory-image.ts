@@ -5,7 +5,8 @@
 import { IserfsError } from '../../src/errors.ts';
 import type { ImageFile } from '../../src/fuse/operations.ts';
 import type { Lease, LeaseEnded } from '../../src/scsi/block-device.ts';
-import type { StageWrite } from '../../src/scsi/write-staging.ts';
+import { tell } from '../../src/scsi/ended.ts';
+import type { StageWrite, WaitingWrite } from '../../src/scsi/write-staging.ts';
 
 /** A call that waits for the test. */
 export interface HeldCall {
@@ -28,7 +29,7 @@ export class MemoryImage implements ImageFile {
   /** While true, writes are taken before they end. */
   isStaging = false;
   /** What the next writes that are staged wait for before they are taken. */
-  readonly room: Promise<void>[] = [];
+  readonly room: WaitingWrite[] = [];
   /** What the next calls fail with, one each. */
   readonly readFailures: unknown[] = [];
   readonly writeFailures: unknown[] = [];
@@ -72,11 +73,11 @@ export class MemoryImage implements ImageFile {
     if (!this.isStaging) return undefined;
     return (offset, data, ended) => {
       const taken = Uint8Array.from(data);
-      this.write(offset, taken).then(
-        () => ended(),
-        (error: unknown) => ended({ error }),
-      );
-      return this.room.shift();
+      const take = () => tell(this.write(offset, taken), ended);
+      const waiting = this.room.shift();
+      if (waiting === undefined) take();
+      else void waiting.over.then((isTaken) => isTaken && take());
+      return waiting;
     };
   }
 

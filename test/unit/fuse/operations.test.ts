@@ -53,6 +53,18 @@ const zero = (handle: number, offset: number, length: number, mayUnmap = true) =
   send(handle, { op: 'zero', offset, length, mayUnmap });
 const seek = (handle: number, offset: number, what: 'data' | 'hole') => send(handle, { op: 'seek', offset, what });
 const release = (handle: number) => send(handle, { op: 'release' });
+/** Has the next write that is staged wait until the result is called. */
+function waitForRoom(): () => void {
+  let makeRoom = () => {};
+  let giveUp = () => {};
+  const over = new Promise<boolean>((resolve) => {
+    makeRoom = () => resolve(true);
+    giveUp = () => resolve(false);
+  });
+  image.room.push({ over, giveUp: () => giveUp() });
+  return makeRoom;
+}
+
 const failure = (code: ConstructorParameters<typeof IserfsError>[0] = 'medium-error') => new IserfsError(code, `a ${code}`);
 
 /** Whether the promise is still pending after everything that could run has run. */
@@ -340,8 +352,7 @@ describe('a staged write', () => {
 
   it('is answered when it is taken, at once where there is room', async () => {
     expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
-    let makeRoom = () => {};
-    image.room.push(new Promise((resolve) => (makeRoom = resolve)));
+    const makeRoom = waitForRoom();
     const waiting = write(1, 10, Buffer.alloc(10));
     expect(await isPending(waiting)).toBe(true);
     makeRoom();
@@ -439,7 +450,7 @@ describe('a staged write that is not taken', () => {
       await Promise.all([open(1), open(2)]);
       const stage: StageWrite = () => {
         if (when === 'at once') throw failure('internal');
-        return Promise.reject(failure('internal'));
+        return { over: Promise.reject(failure('internal')), giveUp: () => {} };
       };
       Object.defineProperty(image, 'stage', { value: stage, configurable: true });
       expect(await write(1, 0, Buffer.alloc(10))).toBe(-errno.EIO);
@@ -568,8 +579,7 @@ describe('requests', () => {
     image.holdsWrites = true;
     await open(1);
     expect(await write(1, 0, Buffer.alloc(10))).toBe(10);
-    let makeRoom = () => {};
-    image.room.push(new Promise((resolve) => (makeRoom = resolve)));
+    const makeRoom = waitForRoom();
     const waiting = write(1, 10, Buffer.alloc(10));
     operations.end();
     const late = [open(2), read(1, 0, 1), write(1, 20, Buffer.alloc(10)), fsync(1), zero(1, 0, 512), seek(1, 0, 'data')];
@@ -819,18 +829,82 @@ describe('an interrupted request', () => {
     }
   });
 
-  it('that writes, or closes, is not given up', async () => {
+  it('that writes through is not given up', async () => {
     await open(1);
     image.holdsWrites = true;
     const writing = write(1, 0, Buffer.alloc(10));
     operations.interrupted(sent);
-    const closing = flush(1);
-    operations.interrupted(sent);
     await clock.advance(60_000);
     expect(await isPending(writing)).toBe(true);
-    expect(await isPending(closing)).toBe(true);
     image.heldWrites[0]?.succeed();
     expect(await writing).toBe(10);
-    expect(await closing).toBe(0);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  describe('of a handle with staged writes', () => {
+    beforeEach(async () => {
+      image.isStaging = true;
+      image.holdsWrites = true;
+      await Promise.all([open(1), open(2)]);
+      expect(await write(1, 0, Buffer.alloc(10, 1))).toBe(10);
+    });
+
+    it('that writes and waits to be taken ends with EINTR, and is not done', async () => {
+      waitForRoom();
+      const writing = write(1, 512, Buffer.alloc(10, 1));
+      operations.interrupted(sent);
+      await clock.advance(1_999);
+      expect(await isPending(writing)).toBe(true);
+      await clock.advance(1);
+      expect(await writing).toBe(-errno.EINTR);
+      expect(image.heldWrites).toHaveLength(1);
+      image.heldWrites[0]?.succeed();
+      expect(await Promise.all([fsync(1), flush(1), fsync(2)])).toEqual([0, 0, 0]);
+      expect(logged).toEqual([]);
+    });
+
+    it('that writes and is taken meanwhile has its own answer', async () => {
+      const makeRoom = waitForRoom();
+      const writing = write(1, 512, Buffer.alloc(10, 1));
+      operations.interrupted(sent);
+      makeRoom();
+      expect(await writing).toBe(10);
+      expect(clock.pendingTimers).toBe(0);
+    });
+
+    it('that closes leaves the writes under way, and an error to whoever asks next', async () => {
+      const closing = flush(1);
+      operations.interrupted(sent);
+      await clock.advance(2_000);
+      expect(await closing).toBe(-errno.EINTR);
+      expect(operations.requestsInFlight).toBe(1);
+      image.heldWrites[0]?.fail(failure());
+      await operations.drained();
+      expect([await flush(1), await fsync(1), await fsync(2)]).toEqual([-errno.EIO, -errno.EIO, -errno.EIO]);
+    });
+
+    it.each([
+      ['a write', () => write(1, 512, Buffer.alloc(10))],
+      ['an fsync', () => fsync(1)],
+      ['a close', () => flush(1)],
+    ])('makes the next close end as well: %s', async (what, ask) => {
+      if (what === 'a write') waitForRoom();
+      const asked = ask();
+      operations.interrupted(sent);
+      await clock.advance(2_000);
+      expect(await asked).toBe(-errno.EINTR);
+      const closing = flush(1);
+      expect(await isPending(closing)).toBe(true);
+      await clock.advance(2_000);
+      expect(await closing).toBe(-errno.EINTR);
+      image.heldWrites[0]?.succeed();
+      await operations.drained();
+      expect(await write(1, 512, Buffer.alloc(10))).toBe(10);
+      const later = flush(1);
+      await clock.advance(60_000);
+      expect(await isPending(later)).toBe(true);
+      image.heldWrites[1]?.succeed();
+      expect(await later).toBe(0);
+    });
   });
 });

@@ -715,7 +715,7 @@ describe('under random load', () => {
       const end = history.begin(offset, data);
       await cached.stage?.(offset, data, (failure) => {
         if (failure !== undefined) end('failed');
-      });
+      })?.over;
       end('acknowledged');
     };
     const writing: { offset: number; end: number }[] = [];

@@ -87,7 +87,10 @@ describe('a write that is staged', () => {
     expect(stage(0, MIB)).toBeUndefined();
     expect(stage(4 * MIB, MIB)).toBeUndefined();
     const order: string[] = [];
-    const waits = [stage(8 * MIB, MIB)?.then(() => order.push('large')), stage(12 * MIB, 512)?.then(() => order.push('small'))];
+    const waits = [
+      stage(8 * MIB, MIB)?.over.then(() => order.push('large')),
+      stage(12 * MIB, 512)?.over.then(() => order.push('small')),
+    ];
     await settle();
     expect(order).toEqual([]);
     expect(staging.bytes).toBe(2 * MIB);
@@ -98,6 +101,25 @@ describe('a write that is staged', () => {
     await finishAll(device);
     await Promise.all(waits);
     expect(order).toEqual(['large', 'small']);
+  });
+
+  it('that waits is not taken once it was given up, and those behind it are', async () => {
+    const { device, stage, put, events, staging } = bench(2 * MIB);
+    put(0, MIB);
+    put(4 * MIB, 512 * KIB);
+    const large = stage(8 * MIB, MIB);
+    const small = stage(12 * MIB, 512 * KIB);
+    large?.giveUp();
+    expect(await Promise.all([large?.over, small?.over])).toEqual([false, true]);
+    expect(staging.bytes).toBe(2 * MIB);
+    large?.giveUp();
+    small?.giveUp();
+    await finishAll(device);
+    expect(events.filter((event) => !event.startsWith('taken')).sort()).toEqual([
+      'good 0',
+      `good ${12 * MIB}`,
+      `good ${4 * MIB}`,
+    ]);
   });
 
   it('is taken alone, however large, where nothing else is staged', () => {

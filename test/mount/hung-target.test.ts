@@ -1,0 +1,94 @@
+/**
+ * A target that stands still, and the programs that use it meanwhile: a signal ends them.
+ */
+
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { collectText, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
+import { MountProcess } from '../support/cli-process.ts';
+import { offsetPattern } from '../support/pattern.ts';
+import { Tgtd, type TgtdTarget } from '../support/tgtd.ts';
+import { MiB, Workdir } from '../support/workdir.ts';
+
+const SIZE = 256 * MiB;
+
+let workdir: Workdir;
+let tgtd: Tgtd;
+let target: TgtdTarget;
+let mount: MountProcess;
+beforeEach(async () => {
+  workdir = Workdir.create();
+  tgtd = await Tgtd.start();
+  target = await tgtd.addTarget({ luns: [{ size: SIZE }] });
+  mount = await MountProcess.start({ mountpoint: workdir.folder('mnt'), args: ['--portal', tgtd.portal] });
+  tgtd.stall();
+});
+afterEach(async () => {
+  tgtd?.resume();
+  await mount?.[Symbol.asyncDispose]();
+  await tgtd?.[Symbol.asyncDispose]();
+  await workdir?.[Symbol.asyncDispose]();
+});
+
+const lun = (file: string) => join(mount.mountpoint, target.name, 'lun1', file);
+const stagedBytes = async () =>
+  Number(JSON.parse(await runChecked('cat', [lun('status.json')], { timeoutMs: 5000 })).stagedBytes);
+const staged = (bytes: number) =>
+  waitFor(async () => (await stagedBytes()) === bytes, { withinMs: 10_000, what: `${bytes} bytes to be staged` });
+
+/** dd takes a close(2) that was interrupted for one that is done. */
+const DONE = { status: 0, signal: null };
+
+describe('a program that writes to it', () => {
+  it.each([
+    {
+      doing: 'waits to write more',
+      mebibytes: 64,
+      taken: 16,
+      option: 'conv=notrunc',
+      signal: 'SIGINT',
+      end: { status: null, signal: 'SIGINT' },
+    },
+    {
+      doing: 'waits to write more',
+      mebibytes: 64,
+      taken: 16,
+      option: 'conv=notrunc',
+      signal: 'SIGKILL',
+      end: { status: null, signal: 'SIGKILL' },
+    },
+    { doing: 'closes', mebibytes: 4, taken: 4, option: 'conv=notrunc', signal: 'SIGINT', end: DONE },
+    {
+      doing: 'closes',
+      mebibytes: 4,
+      taken: 4,
+      option: 'conv=notrunc',
+      signal: 'SIGKILL',
+      end: { status: null, signal: 'SIGKILL' },
+    },
+    {
+      doing: 'syncs',
+      mebibytes: 4,
+      taken: 4,
+      option: 'conv=notrunc,fsync',
+      signal: 'SIGINT',
+      end: { status: null, signal: 'SIGINT' },
+    },
+  ] as const)('is ended by $signal while it $doing, and what was taken is written later', async (sample) => {
+    const { mebibytes, taken, option, signal, end } = sample;
+    const data = workdir.file('data', offsetPattern(0, mebibytes * MiB));
+    const writer = spawnGuarded('dd', [`if=${data}`, `of=${lun('image')}`, 'bs=1M', option]);
+    collectText(writer.stdout);
+    collectText(writer.stderr);
+    const gone = ended(writer);
+    await staged(taken * MiB);
+    // Nothing tells that dd has got to the request that it waits in.
+    await run('sleep', ['0.3']);
+    writer.kill(signal);
+    await waitFor(async () => writer.exitCode !== null || writer.signalCode !== null, { withinMs: 8000, what: 'the end of dd' });
+    expect(await gone).toEqual(end);
+    tgtd.resume();
+    await staged(0);
+    await runChecked('cmp', ['-n', String(taken * MiB), data, target.luns[0]?.path ?? '']);
+  });
+});
