@@ -8,8 +8,11 @@ import type { SharedMemory } from '../scsi/block-device.ts';
 import type { PoolBuffer } from '../scsi/buffer-pool.ts';
 import { type AddonConnection, MAX_TRANSFER } from './native-addon.ts';
 
-/** Slots with writes that have no answer: nothing more is read then. */
-const MAX_UNANSWERED = 64;
+/**
+ * Slots with writes that have no answer: nothing more is read then, not even what is no write. Twice as many as the kernel has
+ * out asynchronously (`maxBackground` in `native/fuse/channel.cc`), so that these, all waiting for one device, leave room.
+ */
+const MAX_UNANSWERED = 128;
 /** How many wait for the next writes at least: as many as come while the event loop is busy. */
 const WAITING = 2;
 

@@ -1,10 +1,10 @@
 /**
- * A target that stands still, and the programs that use it meanwhile: a signal ends them.
+ * A target that stands still, and the programs that use it meanwhile: a signal ends them, and nothing else of the mount waits with them.
  */
 
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { collectText, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
+import { collectText, describeOutcome, ended, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
 import { MountProcess } from '../support/cli-process.ts';
 import { offsetPattern } from '../support/pattern.ts';
 import { Tgtd, type TgtdTarget } from '../support/tgtd.ts';
@@ -90,5 +90,21 @@ describe('a program that writes to it', () => {
     tgtd.resume();
     await staged(0);
     await runChecked('cmp', ['-n', String(taken * MiB), data, target.luns[0]?.path ?? '']);
+  });
+});
+
+describe('a hundred programs that write to it directly', () => {
+  it('keep nobody from the rest of the mount', async () => {
+    const writers = Array.from({ length: 100 }, (_, index) =>
+      run('dd', ['if=/dev/zero', `of=${lun('image')}`, 'bs=1M', 'count=1', `seek=${index}`, 'oflag=direct', 'conv=notrunc'], {
+        timeoutMs: 60_000,
+      }),
+    );
+    await run('sleep', ['3']);
+    const status = await run('cat', [join(mount.mountpoint, 'status')], { timeoutMs: 5000 });
+    tgtd.resume();
+    for (const outcome of await Promise.all(writers)) expect(outcome.status, describeOutcome(outcome)).toBe(0);
+    expect(status.timedOut).toBe(false);
+    expect(status.stdout).toContain(target.name);
   });
 });
