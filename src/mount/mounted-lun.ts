@@ -115,7 +115,7 @@ export class MountedLun {
     return {
       label: this.label,
       state: failure === undefined ? (status?.state ?? 'ready') : 'unavailable',
-      problem: failure === undefined ? (status?.reason ?? status?.lastError) : describeError(failure),
+      problem: failure === undefined ? status?.reason : describeError(failure),
       identity: unit === undefined ? undefined : identityOf(unit),
       counters: unit === undefined || this.#device === undefined ? undefined : countersOf(unit, this.#device),
     };
@@ -157,6 +157,7 @@ function countersOf(unit: LogicalUnit, device: CachedDevice): LunCounters {
     bytesRead: status.bytesRead,
     bytesWritten: status.bytesWritten,
     errors: status.errors,
+    lastError: status.lastError,
     retries: status.retries,
     reconnectReplays: status.reconnectReplays,
     replayedWrites: status.replayedWrites,

@@ -119,6 +119,7 @@ export function renderLunStatus(target: string, lun: LunSnapshot): Rendering {
     bytesField('bytes read', 'bytesRead', counters.bytesRead),
     bytesField('bytes written', 'bytesWritten', counters.bytesWritten),
     field('errors', 'errors', counters.errors),
+    optional('last error', 'lastError', counters.lastError),
     field('retries', 'retries', counters.retries),
     field('reissued after reconnect', 'reconnectReplays', counters.reconnectReplays),
     field('written again after cache loss', 'replayedWrites', counters.replayedWrites),

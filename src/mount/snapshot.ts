@@ -50,6 +50,7 @@ export interface LunSnapshot {
   readonly label: string;
   /** `unavailable` where the logical unit could not be attached. */
   readonly state: string;
+  /** Why the state is not `ready`. */
   readonly problem: string | undefined;
   readonly identity: LunIdentity | undefined;
   readonly counters: LunCounters | undefined;
@@ -85,6 +86,8 @@ export interface LunCounters {
   readonly bytesRead: number;
   readonly bytesWritten: number;
   readonly errors: number;
+  /** Of these; it may be long over. */
+  readonly lastError: string | undefined;
   /** Commands that were issued again, and of these the ones whose session was lost. */
   readonly retries: number;
   readonly reconnectReplays: number;

@@ -34,7 +34,8 @@ const lun: LunSnapshot = {
     flushes: 1,
     bytesRead: 4096,
     bytesWritten: 512,
-    errors: 0,
+    errors: 1,
+    lastError: 'no session for 8 s',
     retries: 4,
     reconnectReplays: 1,
     replayedWrites: 0,
@@ -247,6 +248,11 @@ describe('status of a logical unit', () => {
     expect(values.get('read latency')).toEqual(['p50 1.50 ms, p90 12.3 ms, p99 12.3 ms, max 12.3 ms']);
     expect(values.get('write latency')).toEqual(['none yet']);
     expect(values.get('bytes written')).toEqual(['512 bytes']);
+  });
+
+  it('tells the last error from what is the matter now', () => {
+    const values = lines(renderLunStatus(target.name, lun));
+    expect([values.get('problem'), values.get('last error')]).toEqual([undefined, ['no session for 8 s']]);
   });
 
   it('shows what was taken of writes and is not at the target, for programs too', () => {
