@@ -157,13 +157,14 @@ export class TortureRun {
     const data = this.#random.bytes(length);
     const end = this.#history.begin(offset, data);
     if (device.stage !== undefined) {
-      const taken = device.stage(offset, data, (failure) => {
+      const waiting = device.stage(offset, data, (failure) => {
         if (failure === undefined) return;
         end('failed');
         this.#expectExcuse('write', failure.error);
       });
-      await taken;
-      end('acknowledged');
+      if (waiting !== undefined && this.#random.fraction() < 0.1) waiting.giveUp();
+      const isTaken = waiting === undefined || (await waiting.over);
+      end(isTaken ? 'acknowledged' : 'failed');
       return;
     }
     try {
