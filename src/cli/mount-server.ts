@@ -14,8 +14,10 @@ import { CHANNEL, type ServerMessage, type ServerOrders } from './launcher.ts';
 import { EXIT_FAILED, hintOf } from './output.ts';
 import { serve } from './serve.ts';
 
+import { StandardStream } from './standard-streams.ts';
 const interrupts = listenForInterrupts();
 const channel = new Socket({ fd: CHANNEL });
+const logFile = new StandardStream(process.stderr);
 channel.on('error', () => {});
 
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
@@ -75,5 +77,5 @@ function tell(message: ServerMessage): void {
 }
 
 function log(line: string): void {
-  process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+  logFile.write(`${new Date().toISOString()} ${line}\n`);
 }

@@ -1,6 +1,6 @@
 /** The command line end to end: mounts that come, that fail, and that end, served by the built program against the embedded target. */
 
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -457,6 +457,48 @@ describe('the end of a mount', () => {
   });
 
   it('by SIGTERM waits for files that are open', async () => {
+  it('is in good order although nobody reads what it says any more', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    const child = spawnGuarded(process.execPath, [cliPath, 'mount', '--foreground', place.mountpoint, ...args()], {
+      env: place.env,
+    });
+    const status = join(place.mountpoint, 'status');
+    await waitFor(async () => (await run('head', ['-c', '1', status])).stdout !== '', { withinMs: 10_000, what: 'the mount' });
+    const gone = new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })));
+    child.stdout.destroy();
+    child.stderr.destroy();
+    await runChecked('dd', ['if=/dev/zero', `of=${imageOf(place)}`, 'bs=4096', 'seek=16', 'count=1', 'conv=notrunc']);
+    child.kill('SIGHUP');
+    expect(await gone).toEqual({ code: 0, signal: null });
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(sessionsWith(DISKS)).toBe(sessions);
+    expect(place.records()).toEqual([]);
+  });
+
+  it('by a terminal that is closed is in good order', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    const outcome = place.workdir.join('outcome');
+    const command = [process.execPath, cliPath, 'mount', '--foreground', place.mountpoint, ...args()].join(' ');
+    // The shell hands the signal on, as interactive ones do, and outlives the terminal to tell how the mount did.
+    const script = `trap 'kill -HUP $!' HUP; ${command} & wait; wait $!; echo $? > ${outcome}`;
+    const terminal = spawnGuarded('script', ['-qc', script, '/dev/null'], {
+      env: { ...place.env, SHELL: '/bin/sh' },
+    });
+    const status = join(place.mountpoint, 'status');
+    await waitFor(async () => (await run('head', ['-c', '1', status])).stdout !== '', { withinMs: 10_000, what: 'the mount' });
+    terminal.kill('SIGKILL');
+    const said = await waitFor(async () => existsSync(outcome) && readFileSync(outcome, 'utf8'), {
+      withinMs: 10_000,
+      what: 'the end of the mount',
+    });
+    expect(said).toBe('0\n');
+    expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(sessionsWith(DISKS)).toBe(sessions);
+    expect(place.records()).toEqual([]);
+  });
+
     await using place = new Place();
     await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
     const holder = await holdOpen(imageOf(place));
@@ -705,6 +747,17 @@ describe('iserfs target', () => {
     });
     const { stdout: images } = await place.mount('--portal', portal);
     const [disk = '', huge = '', other = ''] = images.trimEnd().split('\n');
+  it('say so where what they found cannot be written', async () => {
+    await using place = new Place();
+    const { status, stderr } = await run(
+      'sh',
+      ['-c', `exec "$0" "$1" discover ${target.portal} > /dev/full`, process.execPath, cliPath],
+      { env: place.env },
+    );
+    expect(stderr).toBe('iserfs: the output could not be written: no space left\n');
+    expect(status).toBe(1);
+  });
+
     expect(other).toContain(LOCKED);
     expect(await runChecked('stat', ['-c', '%s', huge])).toBe(`${3 * 2 ** 40}\n`);
     const data = place.workdir.file('data', PATTERN);
