@@ -4,6 +4,7 @@
  */
 
 import { describeError, type ErrorCode, errorCode, IserfsError } from '../errors.ts';
+import { HUNG_UP_HINT } from '../iser/login-handler.ts';
 import { printable } from '../printable.ts';
 import { SeveralErrors } from '../several-errors.ts';
 
@@ -57,16 +58,14 @@ export function exitStatusOf(error: unknown): number {
 
 const hintsByCode: Readonly<Partial<Record<ErrorCode, string>>> = {
   'protocol-error': 'What answered there may not be an iSCSI target: check the host and the port.',
-  'connection-lost':
-    'Is it an iSCSI target that answers there? Some hang up on initiator names that they do not know; one that speaks iSER alone needs --transport iser.',
+  'connection-lost': HUNG_UP_HINT,
 };
 
 /** The next step that `error`, or the error that caused it, names. */
 export function hintOf(error: unknown): string | undefined {
   if (error instanceof IserfsError) {
     if (error.hint !== undefined) return error.hint;
-    if (error.cause !== undefined) return hintOf(error.cause);
-    return hintsByCode[error.code];
+    return hintOf(error.cause) ?? hintsByCode[error.code];
   }
   return undefined;
 }

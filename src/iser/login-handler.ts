@@ -5,6 +5,9 @@ import type { InitiatorHandler } from './datamover/datamover.ts';
 import type { TargetControlPdu } from './iscsi/pdu.ts';
 import type { InitiatorSession } from './iscsi/session.ts';
 
+export const HUNG_UP_HINT =
+  'Is it an iSCSI target that answers there? Some hang up on initiator names that they do not know; one that speaks iSER alone needs --transport iser.';
+
 export class LoginHandler implements InitiatorHandler {
   #session: InitiatorSession | undefined;
   #awaited: { resolve: (pdu: TargetControlPdu) => void; reject: (error: Error) => void } | undefined;
@@ -71,7 +74,7 @@ export class LoginHandler implements InitiatorHandler {
       this.#session.connectionTerminated(error);
       return;
     }
-    this.#cut = error ?? new IserfsError('unreachable', 'the peer closed the connection during login');
+    this.#cut = error ?? new IserfsError('unreachable', 'the peer closed the connection during login', { hint: HUNG_UP_HINT });
     this.fail(this.#cut);
   }
 }

@@ -270,6 +270,7 @@ describe('what cannot be mounted', () => {
   let silent: Server;
   let garbage: Server;
   const sockets = new Set<Socket>();
+  let curt: Server;
 
   beforeAll(async () => {
     const serve = (onConnection: (socket: Socket) => void) =>
@@ -283,6 +284,7 @@ describe('what cannot be mounted', () => {
       });
     silent = await serve(() => {});
     garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
+    curt = await serve((socket) => socket.once('data', () => socket.end()));
   });
 
   afterAll(() => {
@@ -290,6 +292,7 @@ describe('what cannot be mounted', () => {
     silent.close();
     garbage.close();
   });
+    curt.close();
 
   const portalOf = (server: Server) => {
     const address = server.address();
@@ -315,6 +318,11 @@ describe('what cannot be mounted', () => {
     ['a name that does not exist', () => ['--portal', 'no-such-host.invalid'], /no-such-host\.invalid.*name/],
     ['a portal that is silent', () => ['--portal', portalOf(silent)], /no answer/],
     ['a portal that speaks something else', () => ['--portal', portalOf(garbage)], /RFC 7143/],
+    [
+      'a portal that hangs up',
+      () => ['--portal', portalOf(curt)],
+      /closed the connection during login\n {2}Is it an iSCSI target/,
+    ],
     ['a silent portal, named target', () => ['--portal', portalOf(silent), '--target', DISKS], /no answer/],
     ['something else, named target', () => ['--portal', portalOf(garbage), '--target', DISKS], /RFC 7143/],
     ['an unknown target', () => ['--portal', target.portal, '--target', 'iqn.2024-01.x:no'], /iqn\.2024-01\.x:no.*not found/],
