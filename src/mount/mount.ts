@@ -49,6 +49,8 @@ export interface MountContext {
  * would cost the portals and this process sessions that nobody uses.
  */
 const LOGGED_IN_AT_MOUNT = 16;
+/** What the end of a mount may still take, to flush, when it is told to hurry. */
+const HURRIED_MS = 3000;
 /** Targets that do not answer a logout are left. */
 const LOGOUT_MS = 5000;
 /** A failure of requests that was logged is not logged again for so long, while no other one comes. */
@@ -178,18 +180,21 @@ export class Mount {
 
   /**
    * The way down, after `ended` or when that takes too long: requests under way are answered, later ones refused, what
-   * was written is flushed, the sessions are logged out. Resolves with what did not go well; `signal` cuts it short.
+   * was written is flushed, the sessions are logged out. Resolves with what did not go well; `signal` leaves it 3 s more.
    */
   async close(options: { readonly signal: AbortSignal }): Promise<string[]> {
     this.#isClosing = true;
-    const cut = aborted(options.signal);
+    const cut = aborted(options.signal).then(() => sleep(systemClock, HURRIED_MS));
     const failures: string[] = [];
     this.#operations.end();
     await Promise.race([this.#operations.drained(), cut]);
     const luns = [...this.#targets.values()].flatMap((target) => target.luns);
     await Promise.all(
       luns.map(async (lun) => {
-        const failure = await Promise.race([flush(lun), cut.then(() => `${lun.description}: ${LOST}: a second signal`)]);
+        const failure = await Promise.race([
+          flush(lun),
+          cut.then(() => `${lun.description}: ${LOST}: no answer within ${HURRIED_MS / 1000} s of a second signal`),
+        ]);
         if (failure !== undefined) failures.push(failure);
       }),
     );

@@ -285,13 +285,13 @@ describe('what cannot be mounted', () => {
     silent = await serve(() => {});
     garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
     curt = await serve((socket) => socket.once('data', () => socket.end()));
+    garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
   });
 
   afterAll(() => {
     for (const socket of sockets) socket.destroy();
     silent.close();
     garbage.close();
-  });
     curt.close();
 
   const portalOf = (server: Server) => {
