@@ -9,12 +9,13 @@
  */
 
 import { spawn } from 'node:child_process';
-import { type FileHandle, mkdir, mkdtemp, open, rename, stat } from 'node:fs/promises';
+import { type FileHandle, mkdtemp, open, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { makeFolder } from '../config/folders.ts';
 import { MUTUAL_SECRET_VARIABLE, SECRET_VARIABLE } from '../config/secrets.ts';
 import type { MountSettings } from '../config/settings.ts';
 import { type Environment, stateDirectory } from '../config/xdg.ts';
@@ -33,6 +34,8 @@ export interface ServerOrders {
   readonly settings: MountSettings;
   readonly initiatorName: string;
   readonly log: string;
+  /** The folder of the log where that is no good for longer than the mount: to be removed with it. */
+  readonly temporaryFolder: string | undefined;
 }
 
 export type ServerMessage =
@@ -45,11 +48,11 @@ export type ServerMessage =
  * with what it reported, or says how it died. `signal` ends it again.
  */
 export async function launch(
-  orders: Omit<ServerOrders, 'log'>,
+  orders: Omit<ServerOrders, 'log' | 'temporaryFolder'>,
   environment: Environment,
   signal: AbortSignal,
 ): Promise<ReadyReport & { readonly log: string }> {
-  const { path: log, file } = await openLog(orders.settings.mountpoint, environment);
+  const { path: log, file, temporaryFolder } = await openLog(orders.settings.mountpoint, environment);
   const { [SECRET_VARIABLE]: _secret, [MUTUAL_SECRET_VARIABLE]: _mutual, ...rest } = environment;
   const child = spawn(process.execPath, [...process.execArgv, serverProgram(), orders.settings.mountpoint], {
     cwd: '/',
@@ -65,7 +68,7 @@ export async function launch(
   await file.close();
   const channel = child.stdio[CHANNEL] as Duplex;
   channel.on('error', () => {}); // its end is seen below
-  channel.write(`${JSON.stringify({ ...orders, log } satisfies ServerOrders)}\n`);
+  channel.write(`${JSON.stringify({ ...orders, log, temporaryFolder } satisfies ServerOrders)}\n`);
   const onAbort = () => child.kill('SIGTERM');
   signal.addEventListener('abort', onAbort, { once: true });
   if (signal.aborted) onAbort();
@@ -77,6 +80,8 @@ export async function launch(
     if (message === undefined) {
       throw new IserfsError('internal', `the process that serves the mount ended early (${end})`, { hint: `See ${log}` });
     }
+    // What its log says is said here.
+    if (temporaryFolder !== undefined) await rm(temporaryFolder, { recursive: true, force: true });
     throw new SeveralErrors(message.code, message.lines, message.hint);
   } finally {
     signal.removeEventListener('abort', onAbort);
@@ -97,24 +102,32 @@ async function firstMessage(channel: Duplex): Promise<ServerMessage | undefined>
 }
 
 /** The log of a mount, opened to be appended to; where the state folder cannot be written, in the folder for temporary files. */
-async function openLog(mountpoint: string, environment: Environment): Promise<{ path: string; file: FileHandle }> {
+async function openLog(
+  mountpoint: string,
+  environment: Environment,
+): Promise<{
+  path: string;
+  file: FileHandle;
+  temporaryFolder: string | undefined;
+}> {
   const name = `${fileNameFor(mountpoint)}.log`;
-  const makeFolders = [
-    async () => {
-      const folder = join(stateDirectory(environment), 'log');
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      return folder;
-    },
-    // A folder that nobody else can have prepared.
-    () => mkdtemp(join(tmpdir(), 'iserfs-')),
-  ];
+  const inState = async () => {
+    const folder = join(stateDirectory(environment), 'log');
+    await makeFolder(folder);
+    return { folder, temporaryFolder: undefined };
+  };
+  const inTemporary = async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'iserfs-')); // nobody else can have prepared it
+    return { folder, temporaryFolder: folder };
+  };
   let failure: unknown;
-  for (const makeFolder of makeFolders) {
+  for (const findFolder of [inState, inTemporary]) {
     try {
-      const path = join(await makeFolder(), name);
+      const { folder, temporaryFolder } = await findFolder();
+      const path = join(folder, name);
       const { size } = await stat(path).catch(() => ({ size: 0 }));
       if (size > MAX_LOG_BYTES) await rename(path, `${path}.1`);
-      return { path, file: await open(path, 'a', 0o600) };
+      return { path, file: await open(path, 'a', 0o600), temporaryFolder };
     } catch (error) {
       failure = error;
     }

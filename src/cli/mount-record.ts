@@ -6,8 +6,9 @@
  */
 
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeFolder } from '../config/folders.ts';
 import { type Environment, stateDirectory } from '../config/xdg.ts';
 
 export interface MountRecord {
@@ -46,11 +47,17 @@ export class MountRecords {
 
   /** Says that this process serves `mountpoint`. */
   async write(record: MountRecord): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    await makeFolder(this.#folder);
     const path = this.#path(record.mountpoint);
     const draft = `${path}.${randomUUID()}`;
-    await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-    await rename(draft, path);
+    const text = `${JSON.stringify(record)}\n`;
+    try {
+      await writeFile(draft, text, { mode: 0o600 });
+      await rename(draft, path);
+    } catch (error) {
+      await rm(draft, { force: true });
+      if (!(await overwrite(path, text))) throw error;
+    }
   }
 
   async remove(mountpoint: string): Promise<void> {
@@ -99,5 +106,21 @@ async function parseRecord(path: string): Promise<MountRecord | undefined> {
     return record as MountRecord;
   } catch {
     return undefined; // gone meanwhile, or damaged: no record either way
+/** On a disk that is full there is still room where the record stands. Whether there was one. */
+async function overwrite(path: string, text: string): Promise<boolean> {
+  try {
+    const file = await open(path, 'r+');
+    try {
+      await file.writeFile(text);
+      await file.truncate(Buffer.byteLength(text));
+      return true;
+    } finally {
+      await file.close();
+    }
+  } catch {
+    return false;
+  }
+}
+
   }
 }

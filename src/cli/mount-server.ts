@@ -4,6 +4,7 @@
  * log. Goes down again where the launcher does before the mount is ready.
  */
 
+import { rm } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { errorCode } from '../errors.ts';
@@ -11,13 +12,13 @@ import { count } from '../printable.ts';
 import { linesOf } from '../several-errors.ts';
 import { type Interrupts, listenForInterrupts } from './interrupts.ts';
 import { CHANNEL, type ServerMessage, type ServerOrders } from './launcher.ts';
-import { EXIT_FAILED, hintOf } from './output.ts';
+import { EXIT_FAILED, EXIT_OK, hintOf } from './output.ts';
 import { serve } from './serve.ts';
-
 import { StandardStream } from './standard-streams.ts';
+
 const interrupts = listenForInterrupts();
-const channel = new Socket({ fd: CHANNEL });
 const logFile = new StandardStream(process.stderr);
+const channel = new Socket({ fd: CHANNEL });
 channel.on('error', () => {});
 
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
@@ -35,7 +36,7 @@ async function run(orders: ServerOrders): Promise<number> {
   channel.once('close', onEnd);
   const untilReady: Interrupts = { stop: AbortSignal.any([interrupts.stop, launcherGone.signal]), force: interrupts.force };
   try {
-    return await serve({
+    const status = await serve({
       settings: orders.settings,
       initiatorName: orders.initiatorName,
       environment: process.env,
@@ -49,6 +50,9 @@ async function run(orders: ServerOrders): Promise<number> {
         tell({ type: 'ready', ...report });
       },
     });
+    if (status === EXIT_OK && orders.temporaryFolder !== undefined)
+      await rm(orders.temporaryFolder, { recursive: true, force: true });
+    return status;
   } catch (error) {
     const hint = hintOf(error);
     const lines = linesOf(error);

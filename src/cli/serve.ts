@@ -27,8 +27,8 @@ export interface ServeOptions {
 /** Serves until the mount has ended. Rejects where it could not be made; nothing is left mounted then. */
 export async function serve(options: ServeOptions): Promise<number> {
   const { settings, initiatorName, interrupts, log } = options;
-  const mount = await Mount.start(settings, { initiatorName, log }, interrupts.stop);
   const records = new MountRecords(options.environment);
+  const mount = await Mount.start(settings, { initiatorName, log }, interrupts.stop);
   const { report } = mount;
   const { mountpoint } = report; // without symbolic links, as the table of mounts has it
   const record = await leaveRecord(records, mountpoint, options);

@@ -5,10 +5,11 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { link, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describeError, IserfsError } from '../errors.ts';
 import { isValidIscsiName, makeInitiatorName } from '../iser/iscsi/name.ts';
+import { makeFolder } from './folders.ts';
 import { systemReason } from './secrets.ts';
 import { type Environment, stateDirectory } from './xdg.ts';
 
@@ -58,7 +59,7 @@ async function ownName({ environment, warn }: InitiatorNameSources): Promise<str
   const made = makeInitiatorName(randomBytes(6));
   const draft = `${path}.${randomBytes(6).toString('hex')}`;
   try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder);
     // What stands there and is no name was damaged: it names nothing that a target could know.
     if (stored !== undefined) await rm(path, { force: true });
     const file = await open(draft, 'w', 0o644);

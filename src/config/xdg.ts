@@ -5,6 +5,7 @@
 
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
+import { IserfsError } from '../errors.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -23,5 +24,17 @@ export function configurationPaths(environment: Environment): string[] {
 function baseDirectory(variable: string | undefined, environment: Environment, fallback: string): string {
   if (variable !== undefined && isAbsolute(variable)) return variable;
   const home = environment['HOME'];
-  return join(home !== undefined && isAbsolute(home) ? home : homedir(), fallback);
+  return join(home !== undefined && isAbsolute(home) ? home : homeOfUser(), fallback);
+}
+
+/** As the system knows it. Throws `bad-configuration` where it does not. */
+function homeOfUser(): string {
+  try {
+    return homedir();
+  } catch (cause) {
+    throw new IserfsError('bad-configuration', 'this user has no home folder', {
+      cause,
+      hint: 'Set HOME, or XDG_STATE_HOME and XDG_CONFIG_HOME, to folders of yours.',
+    });
+  }
 }

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MountRecords } from '../../src/cli/mount-record.ts';
 import { createTcpTransport } from '../../src/iser/datamover/tcp.ts';
 import { MemoryMedium } from '../../src/scsi/memory-medium.ts';
 import { describeOutcome, ended, type RunOutcome, run, runChecked, spawnGuarded, waitFor } from '../support/child-process.ts';
@@ -292,6 +293,7 @@ describe('what cannot be mounted', () => {
     for (const socket of sockets) socket.destroy();
     silent.close();
     garbage.close();
+  });
     curt.close();
 
   const portalOf = (server: Server) => {
