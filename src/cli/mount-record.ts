@@ -28,13 +28,24 @@ export async function isServing(record: MountRecord): Promise<boolean> {
 
 /** Field 22 of /proc/PID/stat; undefined where there is no such process, or only its unreaped remains. */
 export async function processStart(pid: number): Promise<string | undefined> {
+  const fields = await processFields(pid);
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+}
+
+/** Whether a signal (SIGSTOP, Ctrl-Z) or a debugger holds the process. */
+export async function isStopped(pid: number): Promise<boolean> {
+  const [state] = await processFields(pid);
+  return state === 'T' || state === 't';
+}
+
+/** From the third field of /proc/PID/stat on, its state; none where there is no such process. */
+async function processFields(pid: number): Promise<readonly string[]> {
   try {
     const text = await readFile(`/proc/${pid}/stat`, 'latin1');
     // The second field is the program's name in parentheses, which may hold anything.
-    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
   } catch {
-    return undefined;
+    return [];
   }
 }
 
@@ -95,17 +106,6 @@ export function fileNameFor(mountpoint: string): string {
   return `${last.replace(/[^A-Za-z0-9._-]/g, '_').slice(0, 40)}-${hash}`;
 }
 
-async function parseRecord(path: string): Promise<MountRecord | undefined> {
-  try {
-    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
-    if (typeof value !== 'object' || value === null) return undefined;
-    const record = value as Partial<MountRecord>;
-    if (typeof record.mountpoint !== 'string' || typeof record.pid !== 'number' || typeof record.processStart !== 'string') {
-      return undefined;
-    }
-    return record as MountRecord;
-  } catch {
-    return undefined; // gone meanwhile, or damaged: no record either way
 /** On a disk that is full there is still room where the record stands. Whether there was one. */
 async function overwrite(path: string, text: string): Promise<boolean> {
   try {
@@ -122,5 +122,16 @@ async function overwrite(path: string, text: string): Promise<boolean> {
   }
 }
 
+async function parseRecord(path: string): Promise<MountRecord | undefined> {
+  try {
+    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
+    if (typeof value !== 'object' || value === null) return undefined;
+    const record = value as Partial<MountRecord>;
+    if (typeof record.mountpoint !== 'string' || typeof record.pid !== 'number' || typeof record.processStart !== 'string') {
+      return undefined;
+    }
+    return record as MountRecord;
+  } catch {
+    return undefined; // gone meanwhile, or damaged: no record either way
   }
 }

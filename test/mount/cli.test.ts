@@ -270,8 +270,8 @@ describe('a mount in the background', () => {
 describe('what cannot be mounted', () => {
   let silent: Server;
   let garbage: Server;
-  const sockets = new Set<Socket>();
   let curt: Server;
+  const sockets = new Set<Socket>();
 
   beforeAll(async () => {
     const serve = (onConnection: (socket: Socket) => void) =>
@@ -284,7 +284,6 @@ describe('what cannot be mounted', () => {
         server.listen(0, '127.0.0.1', () => resolve(server));
       });
     silent = await serve(() => {});
-    garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
     curt = await serve((socket) => socket.once('data', () => socket.end()));
     garbage = await serve((socket) => socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'.repeat(20)));
   });
@@ -293,8 +292,8 @@ describe('what cannot be mounted', () => {
     for (const socket of sockets) socket.destroy();
     silent.close();
     garbage.close();
-  });
     curt.close();
+  });
 
   const portalOf = (server: Server) => {
     const address = server.address();
@@ -319,12 +318,12 @@ describe('what cannot be mounted', () => {
     ['a refused connection', async () => ['--portal', `127.0.0.1:${await freePort()}`], /connection refused/],
     ['a name that does not exist', () => ['--portal', 'no-such-host.invalid'], /no-such-host\.invalid.*name/],
     ['a portal that is silent', () => ['--portal', portalOf(silent)], /no answer/],
-    ['a portal that speaks something else', () => ['--portal', portalOf(garbage)], /RFC 7143/],
     [
       'a portal that hangs up',
       () => ['--portal', portalOf(curt)],
       /closed the connection during login\n {2}Is it an iSCSI target/,
     ],
+    ['a portal that speaks something else', () => ['--portal', portalOf(garbage)], /RFC 7143/],
     ['a silent portal, named target', () => ['--portal', portalOf(silent), '--target', DISKS], /no answer/],
     ['something else, named target', () => ['--portal', portalOf(garbage), '--target', DISKS], /RFC 7143/],
     ['an unknown target', () => ['--portal', target.portal, '--target', 'iqn.2024-01.x:no'], /iqn\.2024-01\.x:no.*not found/],
@@ -418,14 +417,16 @@ describe('a mount whose server was killed', () => {
     expect(findMount(place.mountpoint)).toBeUndefined();
   });
 
-  it('is removed by umount', async () => {
+  it('is removed by umount, which says that it did not end in good order', async () => {
     await using place = new Place();
     const pid = Place.serverOf(await place.mount('--portal', target.portal, '--target', DISKS));
     process.kill(pid, 'SIGKILL');
     await waitFor(async () => !isAlive(pid), { withinMs: 5000, what: 'its death' });
     const unmounted = await place.cli('umount', place.mountpoint);
-    expect(unmounted.status, describeOutcome(unmounted)).toBe(0);
+    expect(unmounted.status, describeOutcome(unmounted)).toBe(1);
+    expect(unmounted.stderr).toMatch(new RegExp(`process ${pid} died before it had flushed and logged out\\n {2}See /`));
     expect(findMount(place.mountpoint)).toBeUndefined();
+    expect(place.records()).toEqual([]);
   });
 });
 
@@ -456,17 +457,6 @@ describe('the end of a mount', () => {
   const args = () => ['--portal', target.portal, '--target', DISKS];
   const imageOf = (place: Place) => join(place.mountpoint, DISKS, 'lun0', 'image');
 
-  it('by umount from outside is in good order: logged out, exit status 0', async () => {
-    await using place = new Place();
-    const sessions = sessionsWith(DISKS);
-    await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
-    await runChecked('fusermount3', ['-u', place.mountpoint]);
-    expect(await mount.exit()).toEqual({ status: 0, signal: null });
-    expect(sessionsWith(DISKS)).toBe(sessions);
-    expect(place.records()).toEqual([]);
-  });
-
-  it('by SIGTERM waits for files that are open', async () => {
   it('is in good order although nobody reads what it says any more', async () => {
     await using place = new Place();
     const sessions = sessionsWith(DISKS);
@@ -509,6 +499,17 @@ describe('the end of a mount', () => {
     expect(place.records()).toEqual([]);
   });
 
+  it('by umount from outside is in good order: logged out, exit status 0', async () => {
+    await using place = new Place();
+    const sessions = sessionsWith(DISKS);
+    await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
+    await runChecked('fusermount3', ['-u', place.mountpoint]);
+    expect(await mount.exit()).toEqual({ status: 0, signal: null });
+    expect(sessionsWith(DISKS)).toBe(sessions);
+    expect(place.records()).toEqual([]);
+  });
+
+  it('by SIGTERM waits for files that are open', async () => {
     await using place = new Place();
     await using mount = await MountProcess.start({ mountpoint: place.mountpoint, args: args(), env: place.env });
     const holder = await holdOpen(imageOf(place));
@@ -573,13 +574,64 @@ describe('the end of a mount', () => {
   it('by umount --force comes although a file is open, and says that it did', async () => {
     await using place = new Place();
     const pid = Place.serverOf(await place.mount(...args()));
+    await runChecked('dd', ['if=/dev/zero', `of=${imageOf(place)}`, 'bs=4096', 'seek=16', 'count=1', 'conv=notrunc']);
     const holder = await holdOpen(imageOf(place));
     const forced = await place.cli('umount', '--force', place.mountpoint);
     expect(forced.status).toBe(1);
     expect(forced.stderr).toMatch(/while files were still open/);
+    expect(forced.stderr).not.toMatch(/may not be on stable storage/);
     expect(isAlive(pid)).toBe(false);
     expect(findMount(place.mountpoint)).toBeUndefined();
     await holder.close();
+  });
+});
+
+describe('a state folder that cannot be written', () => {
+  // Nobody can make a folder in /proc, not even root.
+  const args = ['--target', DISKS, '--initiator-name', 'iqn.2024-01.org.example:host'];
+
+  it('moves the log to a folder for temporary files, which goes with the mount', async () => {
+    await using place = new Place();
+    const temporary = place.workdir.folder('tmp');
+    const env = { ...place.env, XDG_STATE_HOME: '/proc/nope', TMPDIR: temporary };
+    const mounted = await runCli(['mount', place.mountpoint, '--portal', target.portal, ...args], { env });
+    expect(mounted.status, describeOutcome(mounted)).toBe(0);
+    expect(mounted.stderr).toContain(`log: ${temporary}/iserfs-`);
+    const pid = Place.serverOf(mounted);
+    expect((await runCli(['umount', place.mountpoint], { env })).status).toBe(0);
+    await waitFor(async () => !isAlive(pid), { withinMs: 5000, what: 'the end of the server' });
+    expect(readdirSync(temporary)).toEqual([]);
+  });
+
+  it('leaves no folder where nothing could be mounted', async () => {
+    await using place = new Place();
+    const temporary = place.workdir.folder('tmp');
+    const env = { ...place.env, XDG_STATE_HOME: '/proc/nope', TMPDIR: temporary };
+    const portal = `127.0.0.1:${await freePort()}`;
+    const outcome = await runCli(['mount', place.mountpoint, '--portal', portal, ...args], { env });
+    expect(outcome.status).toBe(1);
+    expect(outcome.stderr).toMatch(/connection refused/);
+    expect(readdirSync(temporary)).toEqual([]);
+  });
+});
+
+describe('a state folder on a disk that is full', () => {
+  it('keeps the record of a mount, and takes how it ended', async ({ skip }) => {
+    if (process.getuid?.() !== 0) skip('only root can make a small disk');
+    await using workdir = Workdir.create();
+    const state = workdir.folder('state');
+    await runChecked('mount', ['-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', state]);
+    try {
+      const records = new MountRecords({ XDG_STATE_HOME: state });
+      const record = { mountpoint: '/mnt/a', pid: 1, processStart: '5', log: '/x' };
+      await records.write(record);
+      await records.write({ ...record, failure: 'it broke' });
+      expect((await records.read('/mnt/a'))?.failure).toBe('it broke');
+      await expect(records.write({ ...record, mountpoint: '/mnt/b' })).rejects.toThrow(/no space left/);
+      expect(readdirSync(join(state, 'iserfs', 'mounts'))).toHaveLength(1);
+    } finally {
+      await runChecked('umount', [state]);
+    }
   });
 });
 
@@ -625,6 +677,12 @@ describe('a mount whose server hangs', () => {
       const listed = await place.cli('ls');
       expect(listed.status).toBe(0);
       expect(listed.stdout).toMatch(new RegExp(`^${place.mountpoint} \\(.*does not answer\\)$`, 'm'));
+      const refused = await place.cli('umount', place.mountpoint);
+      expect(refused.status).toBe(1);
+      expect(refused.stderr).toBe(
+        `iserfs: process ${pid}, which serves ${place.mountpoint}, is stopped\n` +
+          `  Let it go on (kill -CONT ${pid}), or end the mount with --force.\n`,
+      );
       const forced = await place.cli('umount', '--force', place.mountpoint);
       expect(forced.status).toBe(1);
       expect(forced.stderr).toMatch(/died before it had flushed/);
@@ -687,6 +745,17 @@ describe('commands that look', () => {
     expect(JSON.parse((await place.cli('discover', target.portal, '--json')).stdout)).toEqual(
       [DISKS, LOCKED].map((name) => ({ name, portals: [{ address: target.portal, portalGroupTag: 1 }] })),
     );
+  });
+
+  it('say so where what they found cannot be written', async () => {
+    await using place = new Place();
+    const { status, stderr } = await run(
+      'sh',
+      ['-c', `exec "$0" "$1" discover ${target.portal} > /dev/full`, process.execPath, cliPath],
+      { env: place.env },
+    );
+    expect(stderr).toBe('iserfs: the output could not be written: no space left\n');
+    expect(status).toBe(1);
   });
 
   it('look at logical units without a mount, and leave no session', async () => {
@@ -757,17 +826,6 @@ describe('iserfs target', () => {
     });
     const { stdout: images } = await place.mount('--portal', portal);
     const [disk = '', huge = '', other = ''] = images.trimEnd().split('\n');
-  it('say so where what they found cannot be written', async () => {
-    await using place = new Place();
-    const { status, stderr } = await run(
-      'sh',
-      ['-c', `exec "$0" "$1" discover ${target.portal} > /dev/full`, process.execPath, cliPath],
-      { env: place.env },
-    );
-    expect(stderr).toBe('iserfs: the output could not be written: no space left\n');
-    expect(status).toBe(1);
-  });
-
     expect(other).toContain(LOCKED);
     expect(await runChecked('stat', ['-c', '%s', huge])).toBe(`${3 * 2 ** 40}\n`);
     const data = place.workdir.file('data', PATTERN);

@@ -9,7 +9,7 @@ import { errorCode, IserfsError } from '../../errors.ts';
 import { umount } from '../../fuse/mountpoint.ts';
 import { findHolders } from '../mount-holders.ts';
 import { findMountOf, readMountStatus } from '../mount-reader.ts';
-import { isServing, type MountRecord, MountRecords, processStart } from '../mount-record.ts';
+import { isServing, isStopped, type MountRecord, MountRecords, processStart } from '../mount-record.ts';
 import { EXIT_OK } from '../output.ts';
 import type { CommandContext } from './context.ts';
 
@@ -37,9 +37,16 @@ export async function runUmount(args: UmountArguments, context: CommandContext):
   }
   const records = new MountRecords(environment);
   const record = await serverOf(mountpoint, records);
+  if (record !== undefined && !args.lazy && !args.force && (await isStopped(record.pid))) {
+    throw new IserfsError('busy', `process ${record.pid}, which serves ${mountpoint}, is stopped`, {
+      hint: `Let it go on (kill -CONT ${record.pid}), or end the mount with --force.`,
+    });
+  }
   if (args.force && record !== undefined) await stopServer(record);
-  else await detach(mountpoint, args.lazy || record === undefined);
+  else await detach(mountpoint, args.lazy || record === undefined, context);
   if (record === undefined) {
+    const dead = await records.read(mountpoint);
+    if (dead !== undefined) await reportEnd(dead, dead, records);
     output.say(`Unmounted ${mountpoint}; no server of it was found to wait for.`);
     return EXIT_OK;
   }
@@ -53,10 +60,10 @@ export async function runUmount(args: UmountArguments, context: CommandContext):
   return EXIT_OK;
 }
 
-/** By the record that the server left; by its own status where it runs under another state folder. */
+/** By the record that the server left; by its own status where it runs under another state folder. Undefined where it is dead. */
 async function serverOf(mountpoint: string, records: MountRecords): Promise<MountRecord | undefined> {
   const record = await records.read(mountpoint);
-  if (record !== undefined) return (await isServing(record)) ? record : undefined;
+  if (record !== undefined && (await isServing(record))) return record;
   try {
     const { pid } = await readMountStatus(mountpoint);
     const start = await processStart(pid);
@@ -66,7 +73,8 @@ async function serverOf(mountpoint: string, records: MountRecords): Promise<Moun
   }
 }
 
-async function detach(mountpoint: string, lazy: boolean): Promise<void> {
+async function detach(mountpoint: string, lazy: boolean, { output }: CommandContext): Promise<void> {
+  const cancelNote = systemClock.schedule(SAY_AFTER_MS, () => output.say(`Waiting for the server of ${mountpoint} to answer...`));
   try {
     await umount(mountpoint, { lazy });
   } catch (error) {
@@ -76,6 +84,8 @@ async function detach(mountpoint: string, lazy: boolean): Promise<void> {
     throw new IserfsError('busy', `${mountpoint} is in use${who}`, {
       hint: 'Close what uses it, or detach it with --lazy (served until the last close), or end it with --force.',
     });
+  } finally {
+    cancelNote();
   }
 }
 
