@@ -247,7 +247,13 @@ export class MountedTarget {
     const missing = (settings.luns ?? settings.targetLuns[normalizeIscsiName(this.name)])?.filter(
       (label) => !all.includes(label),
     );
-    const which = missing === undefined || missing.length === 0 ? 'disk' : `LUN ${missing.join(' or ')}`;
+    if (missing?.length === 0) {
+      const wanted = all.filter((label) => wantsLun(settings, this.name, label));
+      return new IserfsError('logical-unit-gone', `${where}: LUN ${wanted.join(' and ')} is no disk`, {
+        hint: `It shows LUN ${all.join(', ')}.`,
+      });
+    }
+    const which = missing === undefined ? 'disk' : `LUN ${missing.join(' or ')}`;
     return new IserfsError('logical-unit-gone', `${where}: there is no ${which}`, { hint: `It shows LUN ${all.join(', ')}.` });
   }
 

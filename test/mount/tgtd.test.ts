@@ -56,6 +56,14 @@ const backingOf = (lun: number, target = plain) => target.luns.find((one) => one
 const sha256 = async (path: string, timeoutMs = 60_000) => (await runChecked('sha256sum', [path], { timeoutMs })).split(' ')[0];
 const dd = (...args: string[]) => run('dd', [...args, 'status=none'], { timeoutMs: 60_000 });
 
+describe('the LUN by which tgtd is managed', () => {
+  it('is no disk, and a mount of it alone says so', async () => {
+    const outcome = await runCli(['mount', workdir.folder('mnt'), '--portal', tgtd.portal, '--target', plain.name, '--lun', '0']);
+    expect(outcome.status).toBe(1);
+    expect(outcome.stderr).toMatch(/: LUN 0 is no disk\n {2}It shows LUN 0, 1, /);
+  });
+});
+
 describe('an image', () => {
   it('is the LUN, byte for byte, when it is copied out', async () => {
     await using mount = await mountPlain();
