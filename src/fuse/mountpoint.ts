@@ -89,6 +89,16 @@ export async function checkFuse(
   }
 }
 
+/** What to do about a mount that the kernel or fusermount3 refused, saying `reason`; where that is known. */
+export function hintOfRefusal(reason: string): { hint?: string } {
+  if (/user ?name/.test(reason))
+    return { hint: 'fusermount3 mounts for users that /etc/passwd knows: add this one, or mount as root.' };
+  if (/not permitted|No such device|\/dev\/fuse/i.test(reason)) {
+    return { hint: 'In a container, mounting needs the SYS_ADMIN capability and /dev/fuse.' };
+  }
+  return {};
+}
+
 /**
  * Ends a mount of ours from outside the process that serves it. Resolves when the mount has left the
  * name space. Throws `busy` while a file of it is open (not with `lazy`), `mount-failed` where no mount

@@ -9,7 +9,7 @@ import { describeError, IserfsError } from '../errors.ts';
 import type { PoolBuffer } from '../scsi/buffer-pool.ts';
 import type { PageWindow } from '../scsi/page-window.ts';
 import type { Entry, FuseHost, FuseHostOptions, MountEnd, MountFuse } from './host.ts';
-import { checkFuse, MOUNT_TYPE } from './mountpoint.ts';
+import { checkFuse, hintOfRefusal, MOUNT_TYPE } from './mountpoint.ts';
 import { type AddonConnection, type FuseAddon, loadFuseAddon } from './native-addon.ts';
 import { NativeHandlers } from './native-handlers.ts';
 import { NativeSlots } from './native-slots.ts';
@@ -51,7 +51,7 @@ export const mountNative: MountFuse = async (options) => {
   } catch (cause) {
     throw new IserfsError('mount-failed', `cannot mount on ${options.mountpoint}`, {
       cause,
-      hint: 'In a container, mounting needs the SYS_ADMIN capability and /dev/fuse.',
+      ...hintOfRefusal(describeError(cause)),
     });
   }
   const host = new NativeHost(addon, descriptor, options);

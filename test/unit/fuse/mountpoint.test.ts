@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runCommand } from '../../../src/fuse/child-command.ts';
-import { checkFuse, prepareMountpoint, umount } from '../../../src/fuse/mountpoint.ts';
+import { checkFuse, hintOfRefusal, prepareMountpoint, umount } from '../../../src/fuse/mountpoint.ts';
 
 let folder: string;
 
@@ -120,5 +120,18 @@ describe('a command', () => {
 
   it('that is not installed rejects', async () => {
     await expect(runCommand('iserfs-no-such-program', [], 1000)).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+});
+
+describe('a mount that is refused', () => {
+  it.each([
+    ['fusermount3: could not determine username', /\/etc\/passwd/],
+    ['fusermount3: mount failed: Operation not permitted', /SYS_ADMIN/],
+  ])('%s: what to do', (reason, hint) => {
+    expect(hintOfRefusal(reason).hint).toMatch(hint);
+  });
+
+  it('for a reason of its own gets no advice that does not fit', () => {
+    expect(hintOfRefusal('fusermount3: too many FUSE filesystems mounted')).toEqual({});
   });
 });
