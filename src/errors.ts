@@ -48,6 +48,13 @@ export class IserfsError extends Error {
   }
 }
 
+/** What is asked for cannot be understood, contradicts itself or is incomplete: exit status 2. */
+export class UsageError extends IserfsError {
+  constructor(message: string, hint?: string) {
+    super('bad-configuration', message, hint === undefined ? undefined : { hint });
+  }
+}
+
 /** The peer broke the protocol: the connection that carried it must be dropped. */
 export class ProtocolError extends IserfsError {
   /** The clause that the peer broke, such as `RFC 7143 §11.8`, where one is known. */

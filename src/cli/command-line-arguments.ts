@@ -5,12 +5,11 @@ import { PORT_FORM, parsePort, readPortal } from '../config/portal.ts';
 import { DURATION_FORM, parseDuration } from '../config/quantity.ts';
 import type { ChapSources } from '../config/secrets.ts';
 import type { CommandLineSettings } from '../config/settings.ts';
-import { IserfsError } from '../errors.ts';
+import { IserfsError, UsageError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
 import { isValidIscsiName, type Portal, parsePortal } from '../iser/iscsi/name.ts';
 import { lunLabel, parseLun } from '../scsi/lun.ts';
 import type { EmbeddedPortal } from './embedded-target.ts';
-import { UsageError } from './output.ts';
 
 export class CommandLineArguments {
   readonly #parsed: Readonly<Record<string, unknown>>;
@@ -102,6 +101,15 @@ export class CommandLineArguments {
 
   /** What says where to log in and how. `portals`: in place of `--portal`. */
   settings(instead: { readonly portals?: readonly string[] } = {}): CommandLineSettings {
+    const options = this.options(optionNames);
+    const { transport = 'auto' } = options;
+    const required = (['header-digest', 'data-digest'] as const).find((name) => options[name] === 'require');
+    if (required !== undefined && ['iser', 'iwarp', 'verbs'].includes(transport)) {
+      throw new UsageError(
+        `--${required} require cannot be had with --transport ${transport}`,
+        `RDMA has checks of its own and no digests: leave --${required} out, or use --transport tcp.`,
+      );
+    }
     return {
       portals: (instead.portals ?? this.texts('portal')).map((text) => portalOf(text, readPortal)),
       targetNames: this.texts('target').map((name) => {
@@ -109,7 +117,7 @@ export class CommandLineArguments {
         return name;
       }),
       luns: this.texts('lun').map(lunOf),
-      options: this.options(optionNames),
+      options,
       chap: this.chap(),
       configPath: this.text('config'),
     };

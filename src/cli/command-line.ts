@@ -6,6 +6,7 @@
 import yargs, { type Argv } from 'yargs';
 import { nearest } from '../config/config.ts';
 import { mountOptions, type OptionName, optionNames } from '../config/options.ts';
+import { UsageError } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import { CommandLineArguments } from './command-line-arguments.ts';
 import type { CommandContext } from './commands/context.ts';
@@ -16,7 +17,7 @@ import { runMount } from './commands/mount.ts';
 import { runTarget } from './commands/target.ts';
 import { runUmount } from './commands/umount.ts';
 import { findMountOf } from './mount-reader.ts';
-import { EXIT_OK, EXIT_USAGE, exitStatusOf, UsageError } from './output.ts';
+import { EXIT_OK, EXIT_USAGE, exitStatusOf } from './output.ts';
 import { forTargets, parseBlockLength, parseTargetCount, parseUnitSpec } from './unit-spec.ts';
 
 const HELP_WIDTH = 100;

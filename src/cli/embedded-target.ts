@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { formatSize } from '../config/quantity.ts';
 import type { ChapSettings } from '../config/secrets.ts';
-import { IserfsError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
 import { IscsiTarget } from '../iser/target.ts';
@@ -157,7 +157,7 @@ function withLuns({ name, units }: EmbeddedTargetOptions): (UnitSpec & { readonl
   };
   for (const { target = name, lun } of units) {
     if (lun === undefined) continue;
-    if (numbersOf(target).has(lun)) throw new IserfsError('bad-configuration', `LUN ${lun} of ${target} is given twice`);
+    if (numbersOf(target).has(lun)) throw new UsageError(`LUN ${lun} of ${target} is given twice`);
     numbersOf(target).add(lun);
   }
   return units.map((unit) => {
@@ -177,12 +177,6 @@ function withLuns({ name, units }: EmbeddedTargetOptions): (UnitSpec & { readonl
 async function openMedium(spec: UnitSpec, memory: ArenaSource | undefined, log: (line: string) => void): Promise<Medium> {
   const { backing, blockLength, readOnly } = spec;
   if ('memory' in backing) {
-    if (backing.memory % blockLength !== 0) {
-      throw new IserfsError(
-        'bad-configuration',
-        `a size of ${backing.memory} bytes is not a multiple of the block size ${blockLength}`,
-      );
-    }
     const medium = new MemoryMedium(backing.memory, memory);
     return spec.volatileCache ? new VolatileCacheMedium(medium) : medium;
   }

@@ -3,7 +3,7 @@
  * then what to do next. The only place that turns error codes into exit statuses.
  */
 
-import { describeError, type ErrorCode, errorCode, IserfsError } from '../errors.ts';
+import { describeError, type ErrorCode, errorCode, IserfsError, UsageError } from '../errors.ts';
 import { HUNG_UP_HINT } from '../iser/login-handler.ts';
 import { printable } from '../printable.ts';
 import { SeveralErrors } from '../several-errors.ts';
@@ -11,13 +11,6 @@ import { SeveralErrors } from '../several-errors.ts';
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
-
-/** The command line cannot be understood: exit status 2. */
-export class UsageError extends IserfsError {
-  constructor(message: string, hint?: string) {
-    super('bad-configuration', message, hint === undefined ? undefined : { hint });
-  }
-}
 
 export interface Output {
   /** One line of data. */

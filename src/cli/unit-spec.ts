@@ -5,8 +5,8 @@
 
 import { nearest } from '../config/config.ts';
 import { parseSize, SIZE_FORM } from '../config/quantity.ts';
+import { UsageError } from '../errors.ts';
 import { isValidIscsiName } from '../iser/iscsi/name.ts';
-import { UsageError } from './output.ts';
 
 export interface UnitSettings {
   readonly blockLength: number;
@@ -36,10 +36,17 @@ export function parseUnitSpec(option: 'file' | 'memory', text: string, defaults:
   const createSize = size === undefined ? undefined : sizeOf(size, where);
   if (option === 'memory' && createSize !== undefined) throw new UsageError(`${where}: the size stands first, without size=`);
   if (option === 'file' && head === '') throw new UsageError(`${where}: expected a path`);
-  const blockLength = settings.get('block-size');
+  const unknown = option === 'memory' ? head.split(',')[1] : undefined;
+  if (unknown !== undefined) throw new UsageError(`${where}: unknown setting "${unknown}"`);
+  const ownBlockLength = settings.get('block-size');
+  const blockLength = ownBlockLength === undefined ? defaults.blockLength : parseBlockLength(ownBlockLength, where);
+  const backing = option === 'memory' ? { memory: sizeOf(head, where) } : { file: head, createSize };
+  const bytes = 'memory' in backing ? backing.memory : (createSize ?? 0);
+  if (bytes % blockLength !== 0)
+    throw new UsageError(`${where}: ${bytes} bytes is not a multiple of the block size ${blockLength}`);
   return {
-    backing: option === 'memory' ? { memory: sizeOf(head, where) } : { file: head, createSize },
-    blockLength: blockLength === undefined ? defaults.blockLength : parseBlockLength(blockLength, where),
+    backing,
+    blockLength,
     readOnly: isSet(settings.get('read-only'), defaults.readOnly, where),
     volatileCache: isSet(settings.get('volatile-cache'), defaults.volatileCache, where),
     lun: lunOf(settings.get('lun'), where),

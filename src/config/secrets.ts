@@ -5,7 +5,7 @@
  */
 
 import { readFile, stat } from 'node:fs/promises';
-import { IserfsError } from '../errors.ts';
+import { IserfsError, UsageError } from '../errors.ts';
 import type { Environment } from './xdg.ts';
 
 /** CHAP credentials in settings; what a session gets is made from them at the last moment. */
@@ -43,30 +43,36 @@ export async function resolveChap(
   if (user === undefined) {
     const orphan = Object.entries(sources).find(([, value]) => value !== undefined);
     if (orphan === undefined) return undefined;
-    throw badChap('a CHAP secret is given without a user', 'Add --chap-user NAME (or chap-user in the configuration file).');
+    throw new UsageError(
+      'a CHAP secret is given without a user',
+      'Add --chap-user NAME (or chap-user in the configuration file).',
+    );
   }
   const secret = await oneSecret(sources.secret, sources.secretFile, environment[SECRET_VARIABLE], warn);
   if (secret === undefined) {
-    throw badChap(
+    throw new UsageError(
       `no CHAP secret for user "${user}"`,
       `Give --chap-secret-file FILE, chap-secret-file in the configuration file, or the variable ${SECRET_VARIABLE}.`,
     );
   }
   if (mutualUser === undefined) {
     if (sources.mutualSecret !== undefined || sources.mutualSecretFile !== undefined) {
-      throw badChap('a mutual CHAP secret is given without a user', 'Add --chap-mutual-user NAME.');
+      throw new UsageError('a mutual CHAP secret is given without a user', 'Add --chap-mutual-user NAME.');
     }
     return { user, secret };
   }
   const mutualSecret = await oneSecret(sources.mutualSecret, sources.mutualSecretFile, environment[MUTUAL_SECRET_VARIABLE], warn);
   if (mutualSecret === undefined) {
-    throw badChap(
+    throw new UsageError(
       `no mutual CHAP secret for user "${mutualUser}"`,
       `Give --chap-mutual-secret-file FILE, chap-mutual-secret-file in the configuration file, or the variable ${MUTUAL_SECRET_VARIABLE}.`,
     );
   }
   if (mutualSecret === secret) {
-    throw badChap('the two CHAP secrets are the same', 'Mutual CHAP proves nothing then: set another secret for the target.');
+    throw new UsageError(
+      'the two CHAP secrets are the same',
+      'Mutual CHAP proves nothing then: set another secret for the target.',
+    );
   }
   return { user, secret, mutual: { user: mutualUser, secret: mutualSecret } };
 }
@@ -79,7 +85,9 @@ export async function readSecretFile(path: string, warn: (line: string) => void)
     mode = (await stat(path)).mode;
     text = await readFile(path, 'utf8');
   } catch (error) {
-    throw new IserfsError('bad-configuration', `cannot read the secret file ${path}: ${systemReason(error)}`);
+    throw new IserfsError('bad-configuration', `cannot read the secret file ${path}: ${systemReason(error)}`, {
+      hint: 'Name a file that this user can read, with the secret on one line.',
+    });
   }
   const secret = text.replace(/\r?\n$/, '');
   if (secret === '') throw badChap(`the secret file ${path} is empty`, 'Write the secret into it, on one line.');

@@ -6,7 +6,7 @@
  */
 
 import { resolve } from 'node:path';
-import { IserfsError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import { normalizeIscsiName, type Portal } from '../iser/iscsi/name.ts';
 import { type FileSettings, loadConfiguration, type TargetEntry } from './config.ts';
 import { mergeOptions, type OptionValues, type SomeOptions } from './options.ts';
@@ -152,17 +152,18 @@ function whatToReach(
   }));
   const homeless = targets.find((target) => target.portals.length === 0);
   if (homeless !== undefined) {
-    throw new IserfsError('bad-configuration', `no portal is known for ${homeless.name}`, {
-      hint: 'Add --portal HOST[:PORT], or portals in the configuration file.',
-    });
+    throw new UsageError(
+      `no portal is known for ${homeless.name}`,
+      'Add --portal HOST[:PORT], or portals in the configuration file.',
+    );
   }
   if (targets.length === 0 && portals.length === 0) {
-    throw new IserfsError('bad-configuration', 'no portal is given', {
-      hint:
-        file === undefined
-          ? 'Add --portal HOST[:PORT], or write portals into ~/.config/iserfs/config.yaml; without a SAN, try --demo.'
-          : `Add --portal HOST[:PORT], or portals in ${file.path}.`,
-    });
+    throw new UsageError(
+      'no portal is given',
+      file === undefined
+        ? 'Add --portal HOST[:PORT], or write portals into ~/.config/iserfs/config.yaml; without a SAN, try --demo.'
+        : `Add --portal HOST[:PORT], or portals in ${file.path}.`,
+    );
   }
   return { discover: targets.length > 0 ? [] : withIserPort(portals, common), targets };
 }

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { runCommandLine } from '../../../src/cli/command-line.ts';
 import { parseListen } from '../../../src/cli/command-line-arguments.ts';
-import { makeOutput, UsageError } from '../../../src/cli/output.ts';
-import { IserfsError } from '../../../src/errors.ts';
+import { makeOutput } from '../../../src/cli/output.ts';
+import { IserfsError, UsageError } from '../../../src/errors.ts';
 import { SeveralErrors } from '../../../src/several-errors.ts';
 
 const NEVER = new AbortController().signal;
@@ -78,6 +78,17 @@ describe('the command line', () => {
       ['target', '--memory', '1G', '--iser-port', '1', '--data-digest', 'require'],
       /^iserfs: --data-digest require cannot be had/m,
     ],
+    [
+      ['mount', '/a', '--portal', 'h', '--header-digest', 'require', '--transport', 'iwarp'],
+      /^iserfs: --header-digest require cannot/m,
+    ],
+    [['mount', '/a', '--portal', 'h', '--chap-user', 'me'], /^iserfs: no CHAP secret for user "me"$/m],
+    [['ls', 'h', '--chap-secret-file', '/s'], /^iserfs: a CHAP secret is given without a user$/m],
+    [['mount', '/a', '--target', 'iqn.2024-01.x:a'], /^iserfs: no portal is known for iqn.2024-01.x:a$/m],
+    [['target', '--memory', '1000'], /^iserfs: --memory 1000: 1000 bytes is not a multiple of the block size 512$/m],
+    [['target', '--file', '/nowhere/f,size=100'], /^iserfs: --file .*: 100 bytes is not a multiple of the block size 512$/m],
+    [['target', '--memory', '1M,foo=1'], /^iserfs: --memory 1M,foo=1: unknown setting "foo=1"$/m],
+    [['target', '--memory', '1M,lun=1', '--memory', '1M,lun=1'], /^iserfs: LUN 1 of .* is given twice$/m],
     [['umount', '/a', '--timeout', 'x'], /^iserfs: --timeout: expected a time/m],
   ])('%j is not understood: exit status 2, one line, the next step', async (argv, line) => {
     const { status, stdout, stderr } = await run(...argv);
@@ -107,7 +118,7 @@ describe('the command line', () => {
 
   it('without portals says where they could stand', async () => {
     const { status, stderr } = await run('mount', '/nowhere');
-    expect(status).toBe(1);
+    expect(status).toBe(2);
     expect(stderr).toMatch(/^iserfs: no portal is given\n {2}.*--portal.*config\.yaml/);
   });
 });
