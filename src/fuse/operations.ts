@@ -5,7 +5,8 @@
  * handle's writes, fsync(2) for all earlier writes of the image and then for the device's cache. Every
  * request is answered exactly once, and requests never wait for each other but where that is their
  * meaning. Where the device is away, what got a signal is answered without waiting for it any longer, so that programs can be
- * killed; not so a write whose command is under way, since nobody can say that it was not done. Knows images by inode and devices by `ImageFile`; knows no FUSE library and no SCSI.
+ * killed; not so a write whose command is under way, since nobody can say that it was not done. Knows images by inode and
+ * devices by `ImageFile`; knows no FUSE library and no SCSI.
  */
 
 import { type Clock, systemClock } from '../clock.ts';
