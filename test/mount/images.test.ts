@@ -13,6 +13,7 @@ import { Operations } from '../../src/fuse/operations.ts';
 import { Tree } from '../../src/fuse/tree.ts';
 import { IoChild, run, runSuccessfully } from '../support/child-io.ts';
 import { MemoryImage } from '../support/memory-image.ts';
+import { until } from './host-contract.ts';
 
 const TARGET = 'iqn.2024-01.example:disk';
 const SIZE = 2 * 1024 * 1024 + 1536;
@@ -104,7 +105,8 @@ describe('an image', () => {
     const descriptor = await io.open(image, 'r');
     device.info = { size: 1024 * 1024, writeProtected: false };
     update();
-    expect((await io.fstat(descriptor)).size).toBe(1024 * 1024);
+    // The kernel is told by a notice of its own.
+    await until(async () => (await io.fstat(descriptor)).size === 1024 * 1024);
     expect(await io.read(descriptor, 1024 * 1024 - 10, 100)).toHaveLength(10);
   });
 

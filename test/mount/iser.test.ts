@@ -190,7 +190,7 @@ describe('what is not to be had', () => {
       ...['mount', workdir.folder('mnt'), '--portal', '127.0.0.1:1'],
       ...['--transport', 'iwarp', '--data-digest', 'require'],
     ]);
-    expect(outcome.status, describeOutcome(outcome)).toBe(1);
+    expect(outcome.status, describeOutcome(outcome)).toBe(2);
     expect(outcome.stderr).toMatch(/--data-digest require cannot be had with --transport iwarp\n {2}.*--transport tcp/);
   });
 

@@ -104,7 +104,7 @@ describe('writes that are staged when the mount is told to stop', () => {
     await detached(mount.mountpoint);
     mount.signal('SIGTERM');
     expect(await mount.exit(5000)).toEqual({ status: 1, signal: null });
-    expect(mount.stderr).toMatch(/LUN 1: what was written may not be on stable storage: a second signal/);
+    expect(mount.stderr).toMatch(/LUN 1: what was written may not be on stable storage: no answer within 3 s of a second signal/);
   });
 
   it('are on the target with all that is taken until the end, while a program goes on writing', async () => {
