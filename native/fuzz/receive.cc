@@ -53,7 +53,7 @@ struct Expected {
 template <typename Number>
 Number nearly(Number right, FuzzedDataProvider& choices) {
   switch (choices.ConsumeIntegralInRange(0, 15)) {
-    case 0: return static_cast<Number>(right + choices.ConsumeIntegral<std::int8_t>());
+    case 0: return static_cast<Number>(right + static_cast<Number>(choices.ConsumeIntegral<std::int8_t>()));
     case 1: return choices.ConsumeIntegral<Number>();
     default: return right;
   }
