@@ -101,15 +101,6 @@ export class CommandLineArguments {
 
   /** What says where to log in and how. `portals`: in place of `--portal`. */
   settings(instead: { readonly portals?: readonly string[] } = {}): CommandLineSettings {
-    const options = this.options(optionNames);
-    const { transport = 'auto' } = options;
-    const required = (['header-digest', 'data-digest'] as const).find((name) => options[name] === 'require');
-    if (required !== undefined && ['iser', 'iwarp', 'verbs'].includes(transport)) {
-      throw new UsageError(
-        `--${required} require cannot be had with --transport ${transport}`,
-        `RDMA has checks of its own and no digests: leave --${required} out, or use --transport tcp.`,
-      );
-    }
     return {
       portals: (instead.portals ?? this.texts('portal')).map((text) => portalOf(text, readPortal)),
       targetNames: this.texts('target').map((name) => {
@@ -117,7 +108,7 @@ export class CommandLineArguments {
         return name;
       }),
       luns: this.texts('lun').map(lunOf),
-      options,
+      options: this.options(optionNames),
       chap: this.chap(),
       configPath: this.text('config'),
     };

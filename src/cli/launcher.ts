@@ -19,7 +19,7 @@ import { makeFolder } from '../config/folders.ts';
 import { MUTUAL_SECRET_VARIABLE, SECRET_VARIABLE } from '../config/secrets.ts';
 import type { MountSettings } from '../config/settings.ts';
 import { type Environment, stateDirectory } from '../config/xdg.ts';
-import { describeError, type ErrorCode, IserfsError } from '../errors.ts';
+import { describeError, type ErrorCode, IserfsError, UsageError } from '../errors.ts';
 import type { ReadyReport } from '../mount/mount.ts';
 import { SeveralErrors } from '../several-errors.ts';
 import { fileNameFor } from './mount-record.ts';
@@ -40,8 +40,15 @@ export interface ServerOrders {
 
 export type ServerMessage =
   | ({ readonly type: 'ready' } & ReadyReport)
-  /** `lines`: one per cause. */
-  | { readonly type: 'failed'; readonly code: ErrorCode; readonly lines: readonly string[]; readonly hint?: string };
+  | {
+      readonly type: 'failed';
+      readonly code: ErrorCode;
+      /** A `UsageError`, which has an exit status of its own. */
+      readonly isUsage: boolean;
+      /** One per cause. */
+      readonly lines: readonly string[];
+      readonly hint?: string;
+    };
 
 /**
  * Starts the server process and resolves when it reports a mount; it then lives on its own. Rejects
@@ -82,6 +89,7 @@ export async function launch(
     }
     // What its log says is said here.
     if (temporaryFolder !== undefined) await rm(temporaryFolder, { recursive: true, force: true });
+    if (message.isUsage) throw new UsageError(message.lines.join('; '), message.hint);
     throw new SeveralErrors(message.code, message.lines, message.hint);
   } finally {
     signal.removeEventListener('abort', onAbort);

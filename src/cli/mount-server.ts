@@ -7,7 +7,7 @@
 import { rm } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { errorCode } from '../errors.ts';
+import { errorCode, UsageError } from '../errors.ts';
 import { count } from '../printable.ts';
 import { linesOf } from '../several-errors.ts';
 import { type Interrupts, listenForInterrupts } from './interrupts.ts';
@@ -60,6 +60,7 @@ async function run(orders: ServerOrders): Promise<number> {
     tell({
       type: 'failed',
       code: errorCode(error),
+      isUsage: error instanceof UsageError,
       lines,
       ...(hint === undefined ? {} : { hint }),
     });

@@ -6,7 +6,7 @@
 
 import type { OptionValues } from '../config/options.ts';
 import { formatSize } from '../config/quantity.ts';
-import { errorCode, IserfsError } from '../errors.ts';
+import { errorCode, IserfsError, UsageError } from '../errors.ts';
 import type { InitiatorTransport } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
 import { type Fallback, reasonsOf, type TransportCandidate, TransportChoice } from '../iser/datamover/transport-choice.ts';
@@ -40,7 +40,7 @@ export class Transports {
   /** What the log has heard of fallbacks. */
   readonly #said = new Set<string>();
 
-  /** Throws `bad-configuration` where the options exclude each other. */
+  /** Throws `UsageError` where the options exclude each other. */
   constructor(
     options: TransportOptions,
     { log = () => {}, rdma = nativeRdma }: { log?: (line: string) => void; rdma?: Rdma } = {},
@@ -50,9 +50,10 @@ export class Transports {
     this.#log = log;
     const digest = this.#requiredDigest;
     if (digest !== undefined && !forLogin[options.transport].includes('tcp')) {
-      throw new IserfsError('bad-configuration', `--${digest} require cannot be had with --transport ${options.transport}`, {
-        hint: `RDMA has checks of its own and no digests: leave --${digest} out, or use --transport tcp.`,
-      });
+      throw new UsageError(
+        `--${digest} require cannot be had with --transport ${options.transport}`,
+        `RDMA has checks of its own and no digests: leave --${digest} out, or use --transport tcp.`,
+      );
     }
   }
 

@@ -185,11 +185,12 @@ describe('what is not to be had', () => {
     expect(outcome.stderr).toMatch(/--iser-port; --transport tcp does without RDMA\.$/m);
   });
 
-  it('required digests with RDMA are refused at once', async () => {
-    const outcome = await runCli([
-      ...['mount', workdir.folder('mnt'), '--portal', '127.0.0.1:1'],
-      ...['--transport', 'iwarp', '--data-digest', 'require'],
-    ]);
+  it.each([
+    ['on the command line', (args: string[]) => args],
+    ['in the configuration file', () => ['--config', workdir.file('c.yaml', 'transport: iwarp\ndata-digest: require\n')]],
+  ])('required digests with RDMA are refused at once, %s', async (_where, place) => {
+    const args = place(['--transport', 'iwarp', '--data-digest', 'require']);
+    const outcome = await runCli(['mount', workdir.folder('mnt'), '--portal', '127.0.0.1:1', ...args]);
     expect(outcome.status, describeOutcome(outcome)).toBe(2);
     expect(outcome.stderr).toMatch(/--data-digest require cannot be had with --transport iwarp\n {2}.*--transport tcp/);
   });

@@ -78,10 +78,7 @@ describe('the command line', () => {
       ['target', '--memory', '1G', '--iser-port', '1', '--data-digest', 'require'],
       /^iserfs: --data-digest require cannot be had/m,
     ],
-    [
-      ['mount', '/a', '--portal', 'h', '--header-digest', 'require', '--transport', 'iwarp'],
-      /^iserfs: --header-digest require cannot/m,
-    ],
+    [['discover', 'h', '--header-digest', 'require', '--transport', 'iwarp'], /^iserfs: --header-digest require cannot/m],
     [['mount', '/a', '--portal', 'h', '--chap-user', 'me'], /^iserfs: no CHAP secret for user "me"$/m],
     [['ls', 'h', '--chap-secret-file', '/s'], /^iserfs: a CHAP secret is given without a user$/m],
     [['mount', '/a', '--target', 'iqn.2024-01.x:a'], /^iserfs: no portal is known for iqn.2024-01.x:a$/m],

@@ -199,7 +199,10 @@ describe('a transport by name', () => {
 
   it.each(['iser', 'iwarp', 'verbs'] as const)('%s and required digests exclude each other', (transport) => {
     expect(() => transportsOf({ transport, 'data-digest': 'require' }, machine())).toThrow(
-      `--data-digest require cannot be had with --transport ${transport}`,
+      expect.objectContaining({
+        name: 'UsageError',
+        message: `--data-digest require cannot be had with --transport ${transport}`,
+      }),
     );
   });
 
