@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { mergeOptions } from '../../../src/config/options.ts';
 import { IserfsError } from '../../../src/errors.ts';
 import { MountedLun } from '../../../src/mount/mounted-lun.ts';
 import { BlockCache } from '../../../src/scsi/block-cache.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
+import { connectionSettings } from '../../support/connection-settings.ts';
 import { ThinPort } from '../../support/thin-port.ts';
 
 describe('a logical unit that had an error and is ready', () => {
@@ -17,15 +17,7 @@ describe('a logical unit that had an error and is ready', () => {
       commandTimeoutMs: 30_000,
       awaitsFence: () => true,
     });
-    const settings = {
-      options: mergeOptions({}),
-      discover: [],
-      targets: [],
-      chap: undefined,
-      targetChap: {},
-      luns: undefined,
-      targetLuns: {},
-    };
+    const settings = connectionSettings();
     const mounted = new MountedLun('iqn.2024-01.com.example:db', 0n, { settings, cache, changed: () => {} });
     mounted.attached(unit, () => {});
     mounted.noteDeferredError(new IserfsError('medium-error', 'a deferred error'));

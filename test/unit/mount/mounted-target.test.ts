@@ -1,5 +1,4 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { mergeOptions } from '../../../src/config/options.ts';
 import { createTcpTransport } from '../../../src/iser/datamover/tcp.ts';
 import { LoginTurns } from '../../../src/mount/login-turns.ts';
 import { MountedTarget } from '../../../src/mount/mounted-target.ts';
@@ -7,6 +6,7 @@ import { Transports } from '../../../src/mount/transports.ts';
 import { BlockCache } from '../../../src/scsi/block-cache.ts';
 import { BufferPool } from '../../../src/scsi/buffer-pool.ts';
 import { MemoryMedium } from '../../../src/scsi/memory-medium.ts';
+import { connectionSettings } from '../../support/connection-settings.ts';
 import { EmbeddedTarget } from '../../support/embedded-target.ts';
 import { freePort } from '../../support/ports.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
@@ -26,15 +26,7 @@ let clock: VirtualClock;
 let mounted: MountedTarget;
 
 function mountTarget(port: number, { isOnDemand }: { isOnDemand: boolean }): MountedTarget {
-  const settings = {
-    options: mergeOptions({ transport: 'tcp' }),
-    discover: [],
-    targets: [],
-    chap: undefined,
-    targetChap: {},
-    luns: undefined,
-    targetLuns: {},
-  };
+  const settings = connectionSettings({ transport: 'tcp' });
   const pool = new BufferPool();
   return new MountedTarget(
     { name: NAME, portals: [{ host: '127.0.0.1', port }] },

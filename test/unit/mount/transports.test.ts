@@ -18,6 +18,7 @@ import { planTargets } from '../../../src/mount/target-plan.ts';
 import { Transports } from '../../../src/mount/transports.ts';
 import { BlockDeviceServer } from '../../../src/scsi/device-server.ts';
 import { MemoryMedium } from '../../../src/scsi/memory-medium.ts';
+import { connectionSettings } from '../../support/connection-settings.ts';
 
 const DISKS = 'iqn.2024-01.org.example:disks';
 const OTHERS = 'iqn.2024-01.org.example:others';
@@ -81,8 +82,7 @@ function transportsOf(options: SomeOptions, rdma: Rdma): Transports {
 }
 
 function settingsOf(options: SomeOptions, discover: readonly Portal[] = []): ConnectionSettings {
-  const merged = mergeOptions({ 'login-timeout': 1000, ...options });
-  return { options: merged, discover, targets: [], chap: undefined, targetChap: {}, luns: undefined, targetLuns: {} };
+  return { ...connectionSettings({ 'login-timeout': 1000, ...options }), discover };
 }
 
 /** Logs in to `targetName` and out again; resolves with what carried it, and what the status would say. */
