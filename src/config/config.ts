@@ -91,9 +91,11 @@ class Reader {
   constructor(text: string, path: string, readableByOthers: boolean) {
     this.#path = path;
     this.#readableByOthers = readableByOthers;
-    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: false });
     const [error] = this.#document.errors;
-    if (error !== undefined) throw this.#bad(error.pos[0], error.message);
+    if (error === undefined) return;
+    const { line, col } = this.#lines.linePos(error.pos[0]);
+    throw this.#badAt(`${line}:${col}`, `no YAML: ${error.message}`);
   }
 
   settings(): FileSettings {
@@ -131,10 +133,14 @@ class Reader {
     return { name, portals, iserPort, chap, luns };
   }
 
-  /** The pairs of `map`, refusing keys that are not `allowed`. */
+  /** The pairs of `map`, refusing keys that are not `allowed` and those that come again. */
   #entries(map: YAMLMap, allowed: readonly string[]): { key: string; keyNode: Node; value: Node | null }[] {
+    const lines = new Map<string, number>();
     return (map.items as Pair<Node, Node | null>[]).map(({ key: keyNode, value }) => {
       const key = isScalar(keyNode) ? String(keyNode.value) : '';
+      const before = lines.get(key);
+      if (before !== undefined) throw this.#bad(keyNode, `the key "${key}" stands in line ${before} already`);
+      lines.set(key, this.#lineOf(keyNode));
       if (allowed.includes(key)) return { key, keyNode, value };
       const near = nearest(key, allowed);
       throw this.#bad(keyNode, `unknown key "${key}"${near === undefined ? '' : `; did you mean "${near}"?`}`);
@@ -201,11 +207,17 @@ class Reader {
     return typeof node.value === 'number' ? (node.source ?? String(node.value)) : undefined;
   }
 
-  #bad(at: Node | number | null, message: string, hint?: string): IserfsError {
-    const offset = typeof at === 'number' ? at : (at?.range?.[0] ?? 0);
-    const { line } = this.#lines.linePos(offset);
+  #bad(at: Node | null, message: string, hint?: string): IserfsError {
+    return this.#badAt(String(this.#lineOf(at)), message, hint);
+  }
+
+  #badAt(place: string, message: string, hint = 'Correct it there, or name another file with --config FILE.'): IserfsError {
     const oneLine = message.replace(/\s+/g, ' ').trim();
-    return new IserfsError('bad-configuration', `${this.#path}:${line}: ${oneLine}`, hint === undefined ? undefined : { hint });
+    return new IserfsError('bad-configuration', `${this.#path}:${place}: ${oneLine}`, { hint });
+  }
+
+  #lineOf(node: Node | null): number {
+    return this.#lines.linePos(node?.range?.[0] ?? 0).line;
   }
 }
 

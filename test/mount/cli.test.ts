@@ -353,7 +353,11 @@ describe('what cannot be mounted', () => {
       () => ['--portal', target.portal, '--chap-user', 'u', '--chap-secret-file', '/nowhere/s'],
       /\/nowhere\/s: no such file/,
     ],
-    ['a malformed configuration', (place) => ['--config', place.workdir.file('c.yaml', 'portals:\n\t- x\n: [')], /c\.yaml:\d+: /],
+    [
+      'a malformed configuration',
+      (place) => ['--config', place.workdir.file('c.yaml', 'portals:\n\t- x\n: [')],
+      /c\.yaml:2:\d+: .*\n {2}.*--config FILE/,
+    ],
   ])('%s', async (_what, args, line) => {
     await using place = new Place();
     await expectFailure(place, [place.mountpoint, ...(await args(place))], line);

@@ -97,17 +97,29 @@ targets:
     ['targets:\n  - name: iqn.2024-01.x:a\n    lun: [0]', `${PATH}:3: unknown key "lun"; did you mean "luns"?`],
     ['targets:\n  - name: iqn.2024-01.x:a\n    luns: [zero]', `${PATH}:3: luns: expected logical unit numbers such as 0 or 12`],
     ['- a\n- b', `${PATH}:1: expected keys and values such as "portals:"`],
+    ['shared: true\n# no\nshared: false\n', `${PATH}:3: the key "shared" stands in line 1 already`],
+    ['targets:\n  - name: iqn.2024-01.x:a\n    luns: [0]\n    luns: [1]\n', `${PATH}:4: the key "luns" stands in line 3 already`],
     ['chap-secret:\n', `${PATH}:1: chap-secret: expected a text; quote it if it is all digits`],
   ])('%j is one clear line', (text, message) => {
     expect(complaint(text)).toBe(message);
   });
 
-  it.each(['a: [1', 'shared: true\nshared: false\n', 'a: "\u0000'])(
-    '%j, which is no YAML, is one line with its number',
-    (text) => {
-      expect(complaint(text)).toMatch(/^\/etc\/iserfs\/config\.yaml:\d+: [^\n]+$/);
-    },
-  );
+  it.each([
+    ['a: [1', '1:6'],
+    ['portals: [a\ntransport: tcp\n', '2:1'],
+    ['portals:\n\t- x\n: [', '2:1'],
+    ['a: "\u0000', '1:6'],
+  ])('%j, which is no YAML, is one line with the place', (text, place) => {
+    expect(complaint(text)).toMatch(new RegExp(`^/etc/iserfs/config\\.yaml:${place}: no YAML: [^\n]+$`));
+  });
+
+  it('says what to do', () => {
+    for (const text of ['a: [1', 'cashe-size: 1M', 'shared: true\nshared: true\n', 'transport: fast']) {
+      expect(() => parseConfiguration(text, PATH, { readableByOthers: false })).toThrow(
+        expect.objectContaining({ hint: expect.stringContaining('--config FILE') }),
+      );
+    }
+  });
 
   it('with a secret in it is refused where others can read it', () => {
     expect(complaint('chap-user: me\nchap-secret: hush\n', true)).toBe(
