@@ -8,7 +8,7 @@ import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { IserfsError } from '../errors.ts';
 import { runCommand } from '../fuse/child-command.ts';
-import { mountAt, readMountTable } from '../fuse/mount-table.ts';
+import { mountAt, mountOver, readMountTable } from '../fuse/mount-table.ts';
 import { MOUNT_TYPE } from '../fuse/mountpoint.ts';
 
 const runFile = promisify(execFile);
@@ -44,14 +44,33 @@ export async function findMounts(): Promise<string[]> {
   return [...new Set(table.filter((entry) => entry.fileSystemType === MOUNT_TYPE).map((entry) => entry.mountpoint))].sort();
 }
 
-/** The mount at or above `path`: without symbolic links, as the table of mounts has it. Undefined where there is none. */
+/** The mount at `path`: without symbolic links, as the table of mounts has it. Undefined where there is none. */
 export async function findMountOf(path: string): Promise<string | undefined> {
+  const { mountpoint, isThere } = await findMountOver(path);
+  return isThere ? mountpoint : undefined;
+}
+
+/** The same for what `iserfs COMMAND` was given. Throws `mount-failed` where there is none, naming the mount that `path` lies in. */
+export async function presentMount(path: string, command: string): Promise<string> {
+  const { mountpoint, isThere } = await findMountOver(path);
+  if (mountpoint !== undefined && isThere) return mountpoint;
+  const none = `no mount of iserfs is at ${path}`;
+  if (mountpoint === undefined) throw new IserfsError('mount-failed', none, { hint: 'List the mounts with: iserfs ls' });
+  throw new IserfsError('mount-failed', `${none}: it lies in the one at ${mountpoint}`, {
+    hint: `Name that: iserfs ${command} ${mountpoint}`,
+  });
+}
+
+/** The mount of this product that `path` is, or lies in. */
+async function findMountOver(path: string): Promise<{ readonly mountpoint: string | undefined; readonly isThere: boolean }> {
   const absolute = resolve(path);
   const table = await readMountTable();
-  if (mountAt(table, absolute)?.fileSystemType === MOUNT_TYPE) return absolute;
+  if (mountAt(table, absolute)?.fileSystemType === MOUNT_TYPE) return { mountpoint: absolute, isThere: true };
   const real = await runCommand('realpath', ['-e', '-z', '--', absolute], READ_TIMEOUT_MS);
   const canonical = real.status === 0 ? real.stdout.replace(/\0$/, '') : absolute;
-  return mountAt(table, canonical)?.fileSystemType === MOUNT_TYPE ? canonical : undefined;
+  const over = mountOver(table, canonical);
+  if (over?.fileSystemType !== MOUNT_TYPE) return { mountpoint: undefined, isThere: false };
+  return { mountpoint: over.mountpoint, isThere: over.mountpoint === canonical };
 }
 
 export async function readMountStatus(mountpoint: string, timeoutMs = READ_TIMEOUT_MS): Promise<MountStatus> {

@@ -48,6 +48,14 @@ export function mountAt(table: readonly MountEntry[], path: string): MountEntry 
   return table.findLast((entry) => entry.mountpoint === path);
 }
 
+/** The mount that `path`, of the same kind, lies in. */
+export function mountOver(table: readonly MountEntry[], path: string): MountEntry | undefined {
+  const lengthOf = (entry: MountEntry | undefined) => entry?.mountpoint.length ?? 0;
+  return table
+    .filter(({ mountpoint }) => path === mountpoint || path.startsWith(mountpoint === '/' ? '/' : `${mountpoint}/`))
+    .reduce<MountEntry | undefined>((deepest, entry) => (lengthOf(entry) >= lengthOf(deepest) ? entry : deepest), undefined);
+}
+
 function splitOnce(text: string, separator: string): [string, string | undefined] {
   const at = text.indexOf(separator);
   return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + separator.length)];

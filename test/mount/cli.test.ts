@@ -792,6 +792,19 @@ describe('commands that look', () => {
     expect((await place.cli('status', place.mountpoint, '--target', DISKS)).stdout).toMatch(/^state: logged-in$/m);
     const [status] = JSON.parse((await place.cli('status', place.mountpoint, '--lun', '0', '--json')).stdout) as unknown[];
     expect(status).toMatchObject({ lun: '0', state: 'ready' });
+    // What lies in it is not it; but which mount that is, is said.
+    for (const [command, path] of [
+      ['ls', join(place.mountpoint, DISKS)],
+      ['umount', join(place.mountpoint, DISKS, 'lun0', 'image')],
+      ['umount', join(place.mountpoint, 'none')],
+    ] as const) {
+      const inside = await place.cli(command, path);
+      expect(inside.status, describeOutcome(inside)).toBe(1);
+      expect(inside.stderr).toBe(
+        `iserfs: no mount of iserfs is at ${path}: it lies in the one at ${place.mountpoint}\n` +
+          `  Name that: iserfs ${command} ${place.mountpoint}\n`,
+      );
+    }
     const wrong = await place.cli('status', place.mountpoint, '--lun', '9');
     expect(wrong.status).toBe(1);
     expect(wrong.stderr).toBe(`iserfs: ${place.mountpoint} has no such target or LUN\n  It has: ${DISKS} LUN 0, 3\n`);

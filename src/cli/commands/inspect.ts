@@ -12,7 +12,7 @@ import { renderLunInfo } from '../../mount/render.ts';
 import type { LunSnapshot, TargetSnapshot } from '../../mount/snapshot.ts';
 import { surveyTargets } from '../../mount/survey.ts';
 import { count, printable } from '../../printable.ts';
-import { findMountOf, findMounts, type LunSummary, type MountStatus, readMountFile, readMountStatus } from '../mount-reader.ts';
+import { findMounts, type LunSummary, type MountStatus, presentMount, readMountFile, readMountStatus } from '../mount-reader.ts';
 import { EXIT_FAILED, EXIT_OK } from '../output.ts';
 import { type CommandContext, initiatorNameFor } from './context.ts';
 
@@ -43,7 +43,7 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
     return reportProblems(targets, context);
   }
   if (args.mountpoint === undefined) return await listMounts(args, context);
-  const mountpoint = await presentMount(args.mountpoint);
+  const mountpoint = await presentMount(args.mountpoint, 'ls');
   const targets = await readTargets(mountpoint, args.settings);
   if (args.json) {
     output.json(
@@ -86,7 +86,7 @@ export async function runInfo(args: InspectArguments, context: CommandContext): 
       );
     return reportProblems(targets, context);
   }
-  const mountpoint = await theMount(args.mountpoint);
+  const mountpoint = await theMount(args.mountpoint, 'info');
   const targets = await readTargets(mountpoint, args.settings);
   const unused = targets.filter(isUnused).length;
   if (unused > 0) output.say(`${count(unused, 'target')} without a session left out; --target NAME begins one.`);
@@ -103,7 +103,7 @@ export async function runInfo(args: InspectArguments, context: CommandContext): 
 /** Shows how a mount does; with `--target` or `--lun`, how these do. */
 export async function runStatus(args: InspectArguments, context: CommandContext): Promise<number> {
   const { output } = context;
-  const mountpoint = await theMount(args.mountpoint);
+  const mountpoint = await theMount(args.mountpoint, 'status');
   const file = args.json ? 'status.json' : 'status';
   const { targetNames, luns } = args.settings;
   if (targetNames.length === 0 && luns.length === 0) {
@@ -179,15 +179,9 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
   return EXIT_OK;
 }
 
-async function presentMount(path: string): Promise<string> {
-  const mountpoint = await findMountOf(path);
-  if (mountpoint !== undefined) return mountpoint;
-  throw new IserfsError('mount-failed', `no mount of iserfs is at ${path}`, { hint: 'List the mounts with: iserfs ls' });
-}
-
 /** The mount that is named, or else the only one there is. */
-async function theMount(path: string | undefined): Promise<string> {
-  if (path !== undefined) return await presentMount(path);
+async function theMount(path: string | undefined, command: string): Promise<string> {
+  if (path !== undefined) return await presentMount(path, command);
   const [only, ...others] = await findMounts();
   if (only === undefined) {
     throw new IserfsError('mount-failed', 'nothing is mounted', {

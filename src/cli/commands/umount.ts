@@ -8,7 +8,7 @@ import { formatDuration } from '../../config/quantity.ts';
 import { errorCode, IserfsError } from '../../errors.ts';
 import { umount } from '../../fuse/mountpoint.ts';
 import { findHolders } from '../mount-holders.ts';
-import { findMountOf, readMountStatus } from '../mount-reader.ts';
+import { findMountOf, presentMount, readMountStatus } from '../mount-reader.ts';
 import { isServing, isStopped, type MountRecord, MountRecords, processStart } from '../mount-record.ts';
 import { EXIT_OK } from '../output.ts';
 import type { CommandContext } from './context.ts';
@@ -29,12 +29,7 @@ const SAY_AFTER_MS = 2000;
 
 export async function runUmount(args: UmountArguments, context: CommandContext): Promise<number> {
   const { output, environment } = context;
-  const mountpoint = await findMountOf(args.mountpoint);
-  if (mountpoint === undefined) {
-    throw new IserfsError('mount-failed', `no mount of iserfs is at ${args.mountpoint}`, {
-      hint: 'List the mounts with: iserfs ls',
-    });
-  }
+  const mountpoint = await presentMount(args.mountpoint, 'umount');
   const records = new MountRecords(environment);
   const record = await serverOf(mountpoint, records);
   if (record !== undefined && !args.lazy && !args.force && (await isStopped(record.pid))) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mountAt, parseMountTable, readMountTable } from '../../../src/fuse/mount-table.ts';
+import { mountAt, mountOver, parseMountTable, readMountTable } from '../../../src/fuse/mount-table.ts';
 
 /** The first line is the example of proc(5); the others were read from /proc/self/mountinfo of Linux 6.18. */
 const TABLE = [
@@ -35,6 +35,14 @@ describe('the table of mounts', () => {
     const table = parseMountTable(TABLE);
     expect(mountAt(table, '/tmp/iserfs host gvD6eS')?.fileSystemType).toBe('tmpfs');
     expect(mountAt(table, '/tmp')).toBeUndefined();
+  });
+
+  it('shows the deepest mount that a path lies in', () => {
+    const table = parseMountTable(TABLE);
+    expect(mountOver(table, '/tmp/iserfs host gvD6eS/lun0/image')?.fileSystemType).toBe('tmpfs');
+    expect(mountOver(table, '/mnt2')?.fileSystemType).toBe('ext3');
+    expect(mountOver(table, '/mnt22')).toBeUndefined();
+    expect(mountOver(parseMountTable(`${TABLE}1 0 8:1 / / rw - ext4 root rw`), '/mnt22')?.fileSystemType).toBe('ext4');
   });
 
   it('is that of this process', async () => {
