@@ -16,7 +16,7 @@ import { type InspectArguments, runInfo, runLs, runStatus } from './commands/ins
 import { runMount } from './commands/mount.ts';
 import { runTarget } from './commands/target.ts';
 import { runUmount } from './commands/umount.ts';
-import { findMountOf } from './mount-reader.ts';
+import { isMountpoint } from './mount-or-portal.ts';
 import { EXIT_OK, EXIT_USAGE, exitStatusOf } from './output.ts';
 import { forTargets, parseBlockLength, parseTargetCount, parseUnitSpec } from './unit-spec.ts';
 
@@ -343,17 +343,12 @@ async function discover(args: CommandLineArguments, context: CommandContext): Pr
   return await runDiscover({ settings, json: args.flag('json') }, context);
 }
 
-/** A word with a slash, or `.`, or the name of a mount in this directory, is a mount point; anything else is a portal. */
 async function inspectArguments(args: CommandLineArguments): Promise<InspectArguments> {
   const where = args.text('where') ?? args.text('mountpoint');
-  const isMountpoint =
-    where === undefined ||
-    args.text('mountpoint') !== undefined ||
-    /[/]|^\.{1,2}$/.test(where) ||
-    (await findMountOf(where)) !== undefined;
+  const asksMount = where === undefined || args.text('mountpoint') !== undefined || (await isMountpoint(where));
   return {
-    mountpoint: isMountpoint ? where : undefined,
-    settings: args.settings({ portals: isMountpoint ? [] : [where] }),
+    mountpoint: asksMount ? where : undefined,
+    settings: args.settings({ portals: asksMount ? [] : [where] }),
     json: args.flag('json'),
   };
 }

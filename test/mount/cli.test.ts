@@ -776,6 +776,21 @@ describe('commands that look', () => {
     expect(sessionsWith(DISKS)).toBe(sessions);
   });
 
+  it('tell a directory without a mount from a portal: a host of its name comes first', async () => {
+    await using place = new Place();
+    const cwd = dirname(place.mountpoint);
+    const name = basename(place.workdir.folder('no-host-of-this-name.invalid'));
+    for (const command of ['ls', 'info']) {
+      const outcome = await place.cliIn(cwd, command, name);
+      expect(outcome.status, describeOutcome(outcome)).toBe(1);
+      expect(outcome.stderr).toBe(
+        `iserfs: nothing of iserfs is mounted at ${name}, and no host has that name\n  List the mounts with: iserfs ls\n`,
+      );
+    }
+    place.workdir.folder('127.0.0.1');
+    expect((await place.cliIn(cwd, 'ls', '127.0.0.1', '--login-timeout', '1s')).stderr).not.toContain('mounted');
+  });
+
   it('show mounts, their LUNs, what these are and how they do', async () => {
     await using place = new Place();
     await place.mount('--portal', target.portal, '--target', DISKS);
