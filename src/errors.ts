@@ -5,7 +5,7 @@
  * they are known and never hold a secret.
  */
 
-/** What went wrong, in one word. `src/fuse/errno.ts` and `src/cli/output.ts` are the only places that translate it. */
+/** What went wrong, in one word. `src/fuse/errno.ts`, `src/problem.ts` and `src/cli/output.ts` are the only places that translate it. */
 export type ErrorCode =
   | 'aborted'
   | 'authentication-failed'

@@ -9,10 +9,11 @@ import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { errorCode, UsageError } from '../errors.ts';
 import { count } from '../printable.ts';
+import { hintOf } from '../problem.ts';
 import { linesOf } from '../several-errors.ts';
 import { type Interrupts, listenForInterrupts } from './interrupts.ts';
 import { CHANNEL, type ServerMessage, type ServerOrders } from './launcher.ts';
-import { EXIT_FAILED, EXIT_OK, hintOf } from './output.ts';
+import { EXIT_FAILED, EXIT_OK } from './output.ts';
 import { serve } from './serve.ts';
 import { StandardStream } from './standard-streams.ts';
 

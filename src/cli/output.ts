@@ -3,9 +3,9 @@
  * then what to do next. The only place that turns error codes into exit statuses.
  */
 
-import { describeError, type ErrorCode, errorCode, IserfsError, UsageError } from '../errors.ts';
-import { HUNG_UP_HINT } from '../iser/login-handler.ts';
+import { describeError, errorCode, UsageError } from '../errors.ts';
 import { printable } from '../printable.ts';
+import { hintOf } from '../problem.ts';
 import { SeveralErrors } from '../several-errors.ts';
 
 export const EXIT_OK = 0;
@@ -19,7 +19,8 @@ export interface Output {
   json(value: unknown): void;
   /** One line to the person. */
   say(line: string): void;
-  warn(line: string): void;
+  /** What does not stand in the way; `hint`: the next step. */
+  warn(line: string, hint?: string): void;
   /** An error, with its hint and, with ISERFS_DEBUG set, its stack. */
   fail(error: unknown): void;
 }
@@ -30,16 +31,21 @@ export function makeOutput(options: {
   readonly debug: boolean;
 }): Output {
   const { stdout, stderr, debug } = options;
+  const sayHint = (hint: string | undefined) => {
+    if (hint !== undefined) stderr(`  ${printable(hint)}\n`);
+  };
   return {
     data: (line) => stdout(`${line}\n`),
     json: (value) => stdout(`${JSON.stringify(value, null, 2)}\n`),
     say: (line) => stderr(`${line}\n`),
-    warn: (line) => stderr(`iserfs: warning: ${line}\n`),
+    warn: (line, hint) => {
+      stderr(`iserfs: warning: ${line}\n`);
+      sayHint(hint);
+    },
     fail: (error) => {
       for (const line of error instanceof SeveralErrors ? error.lines : [errorText(error)])
         stderr(`iserfs: ${printable(line)}\n`);
-      const hint = hintOf(error);
-      if (hint !== undefined) stderr(`  ${printable(hint)}\n`);
+      sayHint(hintOf(error));
       if (debug && error instanceof Error && error.stack !== undefined) stderr(`${error.stack}\n`);
     },
   };
@@ -47,20 +53,6 @@ export function makeOutput(options: {
 
 export function exitStatusOf(error: unknown): number {
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
-}
-
-const hintsByCode: Readonly<Partial<Record<ErrorCode, string>>> = {
-  'protocol-error': 'What answered there may not be an iSCSI target: check the host and the port.',
-  'connection-lost': HUNG_UP_HINT,
-};
-
-/** The next step that `error`, or the error that caused it, names. */
-export function hintOf(error: unknown): string | undefined {
-  if (error instanceof IserfsError) {
-    if (error.hint !== undefined) return error.hint;
-    return hintOf(error.cause) ?? hintsByCode[error.code];
-  }
-  return undefined;
 }
 
 /** What `error` says. A fault of ours says that it is one. */

@@ -13,6 +13,7 @@ import { type FuseHost, ROOT_INODE } from '../fuse/host.ts';
 import { checkFuse, prepareMountpoint } from '../fuse/mountpoint.ts';
 import { Operations } from '../fuse/operations.ts';
 import { type TargetModel, Tree, type TreeChange } from '../fuse/tree.ts';
+import { type Problem, problemOf } from '../problem.ts';
 import { BlockCache } from '../scsi/block-cache.ts';
 import { BufferPool } from '../scsi/buffer-pool.ts';
 import { SeveralErrors } from '../several-errors.ts';
@@ -32,8 +33,8 @@ export interface ReadyReport {
   readonly mountpoint: string;
   /** Absolute paths of the images that can be opened. */
   readonly images: readonly { readonly path: string; readonly size: number; readonly writable: boolean }[];
-  /** One line per target or LUN that is there by name only. */
-  readonly problems: readonly string[];
+  /** One per portal without an answer, and per target or LUN that is there by name only. */
+  readonly problems: readonly Problem[];
   readonly targets: number;
   /** No session has begun: each does when its target's directory is first looked into. */
   readonly isOnDemand: boolean;
@@ -79,7 +80,7 @@ export class Mount {
   readonly #tree: Tree;
   readonly #operations: Operations;
   /** Problems of discovery, which belong to no target. */
-  readonly #notes: string[] = [];
+  readonly #notes: Problem[] = [];
   /** What each image shows, by inode, for each target. */
   readonly #images = new Map<MountedTarget, ReadonlyMap<number, MountedLun>>();
   /** By name. */
@@ -162,7 +163,7 @@ export class Mount {
               },
             ],
       ),
-      problems: [...this.#notes, ...targets.flatMap((target) => target.failures.map(describeError))],
+      problems: [...this.#notes, ...targets.flatMap((target) => target.failures.map(problemOf))],
       targets: targets.length,
       isOnDemand: this.#isOnDemand,
     };
@@ -222,7 +223,7 @@ export class Mount {
       },
       fuseHost: this.#fuse.name,
       openImages: this.#host?.openImages ?? 0,
-      notes: this.#notes,
+      notes: this.#notes.map(({ text }) => text),
       targets: [...this.#targets.values()].map((target) => target.snapshot()),
     };
   }
@@ -242,8 +243,8 @@ export class Mount {
     try {
       const transports = this.#transports;
       const plan = await planTargets(this.#settings, { initiatorName, transports, signal: limit });
-      this.#notes.push(...plan.failures.map(describeError), ...plan.notes);
-      for (const note of this.#notes) log(note);
+      this.#notes.push(...plan.failures.map(problemOf), ...plan.notes.map((text) => ({ text })));
+      for (const { text } of this.#notes) log(text);
       this.#isOnDemand = isOnDemand(this.#settings, plan.targets.length);
       this.#targets = new Map(plan.targets.map((target) => [target.name, this.#target(target)]));
       if (!this.#isOnDemand) {
@@ -258,7 +259,10 @@ export class Mount {
     for (const failure of failures) log(describeError(failure));
     if (this.#isOnDemand ? targets.length > 0 : targets.some(({ luns }) => luns.some(({ device }) => device !== undefined)))
       return;
-    const [first, ...rest] = [...failures, ...this.#notes.map((note) => new IserfsError('target-not-found', note))];
+    const [first, ...rest] = [
+      ...failures,
+      ...this.#notes.map(({ text, ...hint }) => new IserfsError('target-not-found', text, hint)),
+    ];
     throw SeveralErrors.from([first ?? new IserfsError('target-not-found', 'the portals offer no targets'), ...rest]);
   }
 

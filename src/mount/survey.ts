@@ -2,7 +2,7 @@
 
 import { systemClock } from '../clock.ts';
 import type { ConnectionSettings } from '../config/settings.ts';
-import { describeError } from '../errors.ts';
+import { problemOf } from '../problem.ts';
 import { BlockCache } from '../scsi/block-cache.ts';
 import { BufferPool } from '../scsi/buffer-pool.ts';
 import { LoginTurns } from './login-turns.ts';
@@ -15,11 +15,11 @@ import { Transports } from './transports.ts';
 export async function surveyTargets(
   settings: ConnectionSettings,
   initiatorName: string,
-  { signal, warn }: { readonly signal: AbortSignal; readonly warn: (line: string) => void },
+  { signal, warn }: { readonly signal: AbortSignal; readonly warn: (line: string, hint?: string) => void },
 ): Promise<TargetSnapshot[]> {
   const transports = new Transports(settings.options);
   const plan = await planTargets(settings, { initiatorName, transports, signal });
-  for (const failure of plan.failures) warn(describeError(failure));
+  for (const { text, hint } of plan.failures.map(problemOf)) warn(text, hint);
   for (const note of plan.notes) warn(note);
   const pool = new BufferPool(transports.memory, { isRegistered: transports.mayUseRdma });
   const context = {

@@ -237,7 +237,7 @@ describe('a mount in the background', () => {
   it('keeps a folder for a target that refuses, which says why', async () => {
     await using place = new Place();
     const outcome = await place.mount('--portal', target.portal);
-    expect(outcome.stderr).toMatch(/^iserfs: warning: .*locked.*authentication/m);
+    expect(outcome.stderr).toMatch(/^iserfs: warning: .*locked.*authentication.*\n {2}\S.*--chap-user/m);
     const status = await runChecked('cat', [join(place.mountpoint, LOCKED, 'status')]);
     expect(status).toMatch(/^state: unavailable$/m);
     expect(status).toMatch(/^problem: .*authentication/m);
@@ -248,7 +248,7 @@ describe('a mount in the background', () => {
   it('mounts although another portal is dead', async () => {
     await using place = new Place();
     const outcome = await place.mount('--portal', `127.0.0.1:${await freePort()}`, '--portal', target.portal);
-    expect(outcome.stderr).toMatch(/warning: .*connection refused/);
+    expect(outcome.stderr).toMatch(/warning: .*connection refused\n {2}Is the target running/);
     expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
   });
 
