@@ -7,7 +7,7 @@
 
 import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { type ErrorCode, IserfsError } from '../errors.ts';
 import type { Medium } from './medium.ts';
 import { checkMediumRange, checkMediumSize } from './medium-range.ts';
@@ -53,8 +53,9 @@ export class FileMedium implements Medium {
 
   /** Code `bad-configuration` where the file cannot be a logical unit's, with the reason and what to do. */
   static async open(options: FileMediumOptions): Promise<FileMedium> {
-    const { handle, readOnly } = await openFile(options);
+    const { handle, readOnly, newSize } = await openFile(options);
     try {
+      if (newSize !== undefined) await setFirstSize(handle, options.path, newSize);
       const stats = await handle.stat();
       if (!stats.isFile() && !stats.isBlockDevice()) {
         throw new IserfsError('bad-configuration', `${options.path} is neither a file nor a block device`);
@@ -65,6 +66,7 @@ export class FileMedium implements Medium {
       return new FileMedium(options, { handle, readOnly, size, isDevice: stats.isBlockDevice() }, canPunch);
     } catch (error) {
       await handle.close();
+      if (newSize !== undefined) await rm(options.path, { force: true }); // ours, and of no use
       throw error;
     }
   }
@@ -139,15 +141,23 @@ export class FileMedium implements Medium {
   }
 }
 
-async function openFile(options: FileMediumOptions): Promise<{ handle: FileHandle; readOnly: boolean }> {
+interface OpenFile {
+  readonly handle: FileHandle;
+  readonly readOnly: boolean;
+  /** The size that it is to get, where it was not there; undefined where it was. */
+  readonly newSize: number | undefined;
+}
+
+async function openFile(options: FileMediumOptions): Promise<OpenFile> {
   const { path, createSize, readOnly = false } = options;
   try {
-    if (readOnly) return { handle: await open(path, 'r'), readOnly };
+    if (readOnly) return { handle: await open(path, 'r'), readOnly, newSize: undefined };
     if (createSize !== undefined) {
-      const created = await createFile(path, createSize);
-      if (created !== undefined) return { handle: created, readOnly };
+      checkMediumSize(createSize);
+      const created = await createFile(path);
+      if (created !== undefined) return { handle: created, readOnly, newSize: createSize };
     }
-    return { handle: await open(path, 'r+'), readOnly };
+    return { handle: await open(path, 'r+'), readOnly, newSize: undefined };
   } catch (error) {
     if (!readOnly && ['EACCES', 'EPERM', 'EROFS'].includes(errnoName(error))) return openFile({ ...options, readOnly: true });
     const hint = errnoName(error) === 'ENOENT' && createSize === undefined ? { hint: 'Give a size to have the file made.' } : {};
@@ -156,21 +166,20 @@ async function openFile(options: FileMediumOptions): Promise<{ handle: FileHandl
 }
 
 /** Undefined where the file exists: a file is never emptied. */
-async function createFile(path: string, size: number): Promise<FileHandle | undefined> {
-  checkMediumSize(size);
-  let handle: FileHandle;
+async function createFile(path: string): Promise<FileHandle | undefined> {
   try {
-    handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    return await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   } catch (error) {
     if (errnoName(error) === 'EEXIST') return undefined;
     throw error;
   }
+}
+
+async function setFirstSize(handle: FileHandle, path: string, size: number): Promise<void> {
   try {
     await handle.truncate(size);
-    return handle;
   } catch (error) {
-    await handle.close();
-    throw error;
+    throw new IserfsError('bad-configuration', `cannot give ${path} a size of ${size} bytes`, { cause: error });
   }
 }
 

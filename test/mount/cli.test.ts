@@ -828,6 +828,16 @@ describe('commands that look', () => {
 });
 
 describe('iserfs target', () => {
+  it('leaves no file behind that cannot have the size which is asked for', async () => {
+    await using place = new Place();
+    const file = place.workdir.join('disk.img');
+    const command = `ulimit -f 1; exec "$0" "$1" target --listen 127.0.0.1:0 --file "$2,size=1G"`;
+    const outcome = await run('sh', ['-c', command, process.execPath, cliPath, file], { env: place.env });
+    expect(outcome.status, describeOutcome(outcome)).toBe(1);
+    expect(outcome.stderr).toMatch(/^iserfs: cannot give .*disk\.img a size of 1073741824 bytes: .*file too large/);
+    expect(existsSync(file)).toBe(false);
+  });
+
   it('offers files and memory to a mount, and keeps what was written to the file', async () => {
     await using place = new Place();
     const file = place.workdir.join('disk.img');

@@ -18,6 +18,13 @@ describe('file medium', () => {
     async () => await contractDir?.[Symbol.asyncDispose](),
   );
 
+  it('leaves nothing of a file that cannot be made', async () => {
+    await using dir = Workdir.create();
+    const path = dir.join('disk');
+    await expect(FileMedium.open({ path, blockLength: 4096, createSize: 512 })).rejects.toMatchObject(refused(/not a multiple/));
+    expect(existsSync(path)).toBe(false);
+  });
+
   it('makes a file sparse and for its owner alone', async () => {
     await using dir = Workdir.create();
     const medium = await FileMedium.open({ path: dir.join('disk'), blockLength: 512, createSize: 3 * 2 ** 40 });
