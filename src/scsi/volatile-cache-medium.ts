@@ -83,9 +83,15 @@ export class VolatileCacheMedium implements Medium {
     });
   }
 
+  /** As it will be after the write-back. */
   async extentAt(offset: number, length: number): Promise<MediumExtent> {
-    await this.flush();
-    return this.#medium.extentAt?.(offset, length) ?? { length, mapped: true };
+    checkMediumRange(this.size, offset, length);
+    const dirty = this.#overlapping(offset, offset + length);
+    let end = offset;
+    for (const extent of dirty) if (extent.offset <= end) end = extent.offset + extent.data.length;
+    if (end > offset) return { length: Math.min(length, end - offset), mapped: true };
+    const clean = Math.min(length, (dirty[0]?.offset ?? Number.POSITIVE_INFINITY) - offset);
+    return (await this.#medium.extentAt?.(offset, clean)) ?? { length: clean, mapped: true };
   }
 
   resize(size: number): Promise<void> {

@@ -130,6 +130,19 @@ describe('volatile cache', () => {
     expect(stable.calls).toEqual(['write 0+512', 'flush']);
   });
 
+  it('what is cached is no hole, and to ask writes nothing back', async () => {
+    const { cache, stable } = setUp();
+    const chunk = 256 * 1024;
+    for (const offset of [chunk, chunk + 512, 3 * chunk]) await cache.write(offset, block(1));
+    expect(await cache.extentAt(0, SIZE)).toEqual({ length: chunk, mapped: false });
+    expect(await cache.extentAt(chunk, SIZE - chunk)).toEqual({ length: 1024, mapped: true });
+    expect(await cache.extentAt(chunk + 512, 100)).toEqual({ length: 100, mapped: true });
+    expect(await cache.extentAt(chunk + 1024, SIZE - chunk - 1024)).toEqual({ length: 2 * chunk - 1024, mapped: false });
+    expect(stable.calls).toEqual([]);
+    await cache.flush();
+    expect(await cache.extentAt(chunk, SIZE - chunk)).toEqual({ length: chunk, mapped: true });
+  });
+
   it('a write to a medium that is read only is refused at once', async () => {
     const { cache, stable } = setUp();
     stable.readOnly = true;
