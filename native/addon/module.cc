@@ -1,6 +1,7 @@
 /**
  * The addon's entry, once for each environment that loads it: `open(deliver)` makes a context, whose functions are all there is of
- * RDMA. `openStream(descriptor, ready)` is for TCP without, and `crc32c(bytes, previous)` for whoever has digests to make.
+ * RDMA. `openStream(descriptor, ready)` is for TCP without, `crc32c(bytes, previous)` for whoever has digests to make, and
+ * `seek(descriptor, offset, isHole)` for the files of a target.
  * The environment owns its contexts and ends them before it goes away.
  */
 #include <napi.h>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "addon/context.h"
+#include "addon/hole_search.h"
 #include "addon/records.h"
 #include "addon/stream.h"
 #include "iwarp/crc32c.h"
@@ -57,6 +59,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("open", Napi::Function::New(env, open, "open"));
   exports.Set("openStream", Napi::Function::New(env, openStream, "openStream"));
   exports.Set("crc32c", Napi::Function::New(env, crc32c, "crc32c"));
+  exports.Set("seek", Napi::Function::New(env, seek, "seek"));
   return exports;
 }
 

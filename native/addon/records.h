@@ -9,7 +9,7 @@
 namespace iserfs::addon {
 
 /** Changes whenever the functions or records that JavaScript relies on do: `version` in addon.ts. */
-constexpr std::uint32_t interfaceVersion = 5;
+constexpr std::uint32_t interfaceVersion = 6;
 
 /** Words of a record: owner, what, number of the work request or of the notice, length, invalidated tag. */
 constexpr std::size_t recordWords = 5;

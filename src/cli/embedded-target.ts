@@ -10,6 +10,7 @@ import type { ChapSettings } from '../config/secrets.ts';
 import { UsageError } from '../errors.ts';
 import type { Endpoint } from '../iser/datamover/datamover.ts';
 import { createTcpTransport, type DigestPolicy } from '../iser/datamover/tcp.ts';
+import { nativeSeek } from '../iser/rdma/addon.ts';
 import { IscsiTarget } from '../iser/target.ts';
 import { nativeRdma, type Rdma } from '../mount/rdma.ts';
 import { chapOptions } from '../mount/sessions.ts';
@@ -184,6 +185,7 @@ async function openMedium(spec: UnitSpec, memory: ArenaSource | undefined, log: 
     path: resolve(backing.file),
     blockLength,
     readOnly,
+    seek: nativeSeek(),
     ...(backing.createSize === undefined ? {} : { createSize: backing.createSize }),
   });
   if (backing.createSize !== undefined && backing.createSize !== file.size) {

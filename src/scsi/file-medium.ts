@@ -2,14 +2,16 @@
  * A medium in a file, or in a block device where the target runs on one. Reads and writes go through the
  * page cache of the machine, so that it is volatile: `flush()` is fdatasync. Node has no fallocate; holes
  * are punched by the `fallocate` program of util-linux where it is there and the file system can, and
- * otherwise a discarded range is overwritten with zeros.
+ * otherwise a discarded range is overwritten with zeros. Nor has it SEEK_HOLE: whoever opens the medium hands that
+ * in, and without it all is taken for data.
  */
 
 import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
+import { constants as osConstants } from 'node:os';
 import { type ErrorCode, IserfsError } from '../errors.ts';
-import type { Medium } from './medium.ts';
+import type { Medium, MediumExtent } from './medium.ts';
 import { checkMediumRange, checkMediumSize } from './medium-range.ts';
 
 export interface FileMediumOptions {
@@ -20,11 +22,20 @@ export interface FileMediumOptions {
   readonly createSize?: number;
   /** Opens it for reading alone. A file that may not be written is opened so anyway. */
   readonly readOnly?: boolean;
+  readonly seek?: SeekFile | undefined;
 }
+
+/**
+ * lseek(2) with SEEK_HOLE or SEEK_DATA: the offset found, or `-errno`: ENXIO where there is none. May move the
+ * position of the descriptor.
+ */
+export type SeekFile = (descriptor: number, offset: number, isHole: boolean) => Promise<number>;
 
 const ZEROS = new Uint8Array(256 * 1024);
 /** File systems give back whole pages only: for less, a process is not worth its while. */
 const PAGE = 4096;
+/** What `SeekFile` answers where the rest of the file is a hole. */
+const NO_DATA = -osConstants.errno.ENXIO;
 
 export class FileMedium implements Medium {
   readonly isVolatile = true;
@@ -34,6 +45,8 @@ export class FileMedium implements Medium {
   readonly #blockLength: number;
   readonly #handle: FileHandle;
   readonly #isDevice: boolean;
+  /** Undefined where nobody wants to know of holes, or can tell. */
+  readonly #seek: SeekFile | undefined;
   #size: number;
   #closed: Promise<void> | undefined;
 
@@ -49,6 +62,7 @@ export class FileMedium implements Medium {
     this.#size = opened.size;
     this.readOnly = opened.readOnly;
     this.isThin = isThin;
+    this.#seek = isThin ? options.seek : undefined;
   }
 
   /** Code `bad-configuration` where the file cannot be a logical unit's, with the reason and what to do. */
@@ -108,6 +122,20 @@ export class FileMedium implements Medium {
     for (let done = 0; done < length; done += ZEROS.length) {
       await this.write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.length, length - done)));
     }
+  }
+
+  /** The file may change between the two looks, though not by us: what does not fit together is data. */
+  async extentAt(offset: number, length: number): Promise<MediumExtent> {
+    checkMediumRange(this.#size, offset, length);
+    const unknown = { length, mapped: true };
+    if (this.#seek === undefined) return unknown;
+    const { fd } = this.#handle;
+    const hole = await this.#seek(fd, offset, true);
+    if (hole > offset) return { length: Math.min(length, hole - offset), mapped: true };
+    if (hole < 0) return unknown;
+    const data = await this.#seek(fd, offset, false);
+    if (data > offset) return { length: Math.min(length, data - offset), mapped: false };
+    return data === NO_DATA ? { length, mapped: false } : unknown;
   }
 
   async resize(size: number): Promise<void> {

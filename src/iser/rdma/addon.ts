@@ -11,8 +11,8 @@ const rdmaAddon: OwnAddon = {
   title: 'the RDMA addon',
   file: 'iserfs_rdma.node',
   /** Changes together with `interfaceVersion` in `native/addon/records.h`. */
-  version: 5,
-  functions: ['open', 'openStream', 'crc32c'],
+  version: 6,
+  functions: ['open', 'openStream', 'crc32c', 'seek'],
 };
 
 export interface AddonQueuePairOptions {
@@ -121,10 +121,17 @@ export type StreamReady = (isReadable: boolean, isWritable: boolean) => void;
 /** The CRC32C of what `previous` is that of (0: of nothing), followed by `bytes`. */
 export type Crc32c = (bytes: Uint8Array, previous: number) => number;
 
+/**
+ * lseek(2) with SEEK_HOLE or SEEK_DATA on a descriptor, whose position moves: the offset found, at least `offset`, or `-errno`. Nothing
+ * waits for it but its caller, who may close the descriptor meanwhile.
+ */
+export type SeekFile = (descriptor: number, offset: number, isHole: boolean) => Promise<number>;
+
 interface Addon {
   open(deliver: Deliver): AddonContext;
   openStream(descriptor: number, ready: StreamReady): AddonStream;
   readonly crc32c: Crc32c;
+  readonly seek: SeekFile;
 }
 
 const methods = [
@@ -170,6 +177,15 @@ export function openStream(descriptor: number, ready: StreamReady): AddonStream 
 export function nativeCrc32c(): Crc32c | undefined {
   try {
     return loadAddon().crc32c;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Finds the holes of files; undefined where there is no addon that can be used. */
+export function nativeSeek(): SeekFile | undefined {
+  try {
+    return loadAddon().seek;
   } catch {
     return undefined;
   }

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, statSync, truncateSync } from 'node:fs';
+import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { FileMedium } from '../../../src/scsi/file-medium.ts';
 import { mediumContract } from '../../support/medium-contract.ts';
@@ -127,6 +128,40 @@ describe('file medium', () => {
     expect(statSync(path).blocks).toBeLessThan(before / 2);
     expect(statSync(path).size).toBe(1024 * 1024);
     await medium.close();
+  });
+
+  describe('asked for its holes', () => {
+    /** One of 8192 bytes, with a look at its file that finds what `found` says. */
+    async function extentOf(dir: Workdir, found: { hole: number; data: number } | undefined, length = 4096) {
+      const path = dir.file('disk', new Uint8Array(8192));
+      const seek = async (_: number, __: number, isHole: boolean) => (isHole ? found?.hole : found?.data) ?? 0;
+      const medium = await FileMedium.open({ path, blockLength: 512, ...(found === undefined ? {} : { seek }) });
+      const extent = await medium.extentAt(1024, length);
+      await medium.close();
+      return extent;
+    }
+
+    it.skipIf(!canPunch()).each([
+      ['data up to a hole', { hole: 2048, data: 1024 }, { length: 1024, mapped: true }],
+      ['data beyond what was asked for', { hole: 8192, data: 1024 }, { length: 4096, mapped: true }],
+      ['a hole up to data', { hole: 1024, data: 3072 }, { length: 2048, mapped: false }],
+      ['a hole beyond what was asked for', { hole: 1024, data: 7168 }, { length: 4096, mapped: false }],
+      ['a hole up to the end', { hole: 1024, data: -constants.errno.ENXIO }, { length: 4096, mapped: false }],
+    ])('tells %s', async (_, found, extent) => {
+      await using dir = Workdir.create();
+      expect(await extentOf(dir, found)).toEqual(extent);
+    });
+
+    it.each([
+      ['nobody can look', undefined],
+      ['the file system has no holes', { hole: -constants.errno.EINVAL, data: 0 }],
+      ['the end is nearer than it was', { hole: -constants.errno.ENXIO, data: -constants.errno.ENXIO }],
+      ['the file changes meanwhile', { hole: 1024, data: 1024 }],
+      ['the disk below fails', { hole: 1024, data: -constants.errno.EIO }],
+    ])('takes all for data where %s', async (_, found) => {
+      await using dir = Workdir.create();
+      expect(await extentOf(dir, found)).toEqual({ length: 4096, mapped: true });
+    });
   });
 
   it.each([

@@ -1,0 +1,46 @@
+/** Holes of a file behind `iserfs target --file`, as programs on the mount see them. */
+
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { runChecked } from '../support/child-process.ts';
+import { MountProcess } from '../support/cli-process.ts';
+import { TargetProcess } from '../support/target-process.ts';
+import { MiB, Workdir } from '../support/workdir.ts';
+
+const NAME = 'iqn.2026-01.io.iserfs.test:sparse';
+const SIZE = 64 * MiB;
+
+/** Where data and holes begin, in turn, as lseek(2) has it. */
+async function mapOf(image: string): Promise<unknown> {
+  const program = `
+import os, json, sys
+fd, at, found, what = os.open(sys.argv[1], os.O_RDONLY), 0, [], os.SEEK_DATA
+while True:
+    try: at = os.lseek(fd, at, what)
+    except OSError: break
+    found.append(at)
+    what = os.SEEK_HOLE if what == os.SEEK_DATA else os.SEEK_DATA
+print(json.dumps(found))`;
+  return JSON.parse(await runChecked('python3', ['-c', program, image]));
+}
+
+it.each([
+  ['', []],
+  [' with a volatile cache', ['--volatile-cache']],
+])('a sparse file as a disk%s: lseek finds its holes, writes fill them and punching makes more', async (_, args) => {
+  await using workdir = Workdir.create();
+  const path = workdir.sparseFile('disk', SIZE);
+  const descriptor = openSync(path, 'r+');
+  for (const place of [4 * MiB, 32 * MiB]) writeSync(descriptor, Buffer.alloc(4 * MiB, 'data'), 0, 4 * MiB, place);
+  closeSync(descriptor);
+  await using target = await TargetProcess.start({ args: ['--name', NAME, '--file', path, ...args] });
+  await using mount = await MountProcess.start({ mountpoint: workdir.folder('mnt'), args: ['--portal', target.portal] });
+  const image = join(mount.mountpoint, NAME, 'lun0', 'image');
+  expect(await mapOf(image)).toEqual([4 * MiB, 8 * MiB, 32 * MiB, 36 * MiB]);
+
+  await runChecked('dd', [`if=${path}`, `of=${image}`, 'bs=1M', 'skip=4', 'count=1', 'seek=48', 'conv=notrunc', 'status=none']);
+  await runChecked('fallocate', ['--punch-hole', '--offset', String(33 * MiB), '--length', String(2 * MiB), image]);
+  const map = [4 * MiB, 8 * MiB, 32 * MiB, 33 * MiB, 35 * MiB, 36 * MiB, 48 * MiB, 49 * MiB];
+  expect(await mapOf(image)).toEqual(map);
+});
