@@ -11,6 +11,7 @@
 
 import { type Clock, systemClock } from '../clock.ts';
 import { errorCode, IserfsError } from '../errors.ts';
+import { unlessAborted } from '../scsi/abort.ts';
 import type { Lease, LeaseEnded, SharedMemory } from '../scsi/block-device.ts';
 import type { Failure } from '../scsi/ended.ts';
 import type { StageWrite, WaitingWrite } from '../scsi/write-staging.ts';
@@ -53,7 +54,7 @@ export interface OperationsOptions {
   readonly clock?: Clock;
 }
 
-/** How long an interrupted request that cannot be aborted may still end by itself: programs with timers of signals do not expect EINTR of a disk. */
+/** How long an interrupted request may still end by itself: programs with timers of signals do not expect EINTR of a disk. */
 const GIVE_UP_MS = 2_000;
 
 type Read = FuseRequest & { readonly op: 'read' };
@@ -93,7 +94,7 @@ export class Operations implements FuseUpcalls {
   readonly #interruptible = new Map<FuseRequest, AbortController>();
   /** Writes that have not been taken. */
   readonly #waitingWrites = new Map<FuseRequest, WaitingWrite>();
-  /** Interrupted requests that only time ends: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
+  /** Interrupted requests: what calls that off, or `answered` where EINTR was the answer and the work goes on. */
   readonly #interruptions = new Map<FuseRequest, (() => void) | 'answered'>();
 
   #hasEnded = false;
@@ -159,19 +160,18 @@ export class Operations implements FuseUpcalls {
   }
 
   interrupted(request: FuseRequest): void {
-    this.#interruptible.get(request)?.abort();
-    const { op } = request;
-    if (op === 'write') this.#giveUpLater(request, () => this.#waitingWrites.get(request)?.giveUp());
-    else if (op === 'read' || op === 'flush' || op === 'fsync' || op === 'open') this.#letGoLater(request);
+    if (request.op === 'write') this.#giveUpLater(request, () => this.#waitingWrites.get(request)?.giveUp());
+    else if (request.op !== 'release') this.#letGoLater(request);
   }
 
-  /** Answers EINTR in place of what `request` still waits for. */
+  /** Answers EINTR in place of what `request` still waits for, and has the work behind it end where that can be. */
   #letGoLater(request: FuseRequest): void {
     this.#giveUpLater(request, () => {
       this.#interruptions.set(request, 'answered');
       const handle = this.#handles.get(request.handle)?.handle;
       if (handle !== undefined) handle.isGivenUp = true;
       request.done(-Errno.EINTR);
+      this.#interruptible.get(request)?.abort();
     });
   }
 
@@ -397,7 +397,9 @@ export class Operations implements FuseUpcalls {
     if (device.zero === undefined) return -Errno.EOPNOTSUPP;
     if (offset + length > device.info.size) return -Errno.ENOSPC;
     const { zero } = device;
-    const zeroed = handle.file.writesEnded().then(() => zero.call(device, offset, length, { mayUnmap, signal }));
+    const zeroed = unlessAborted(handle.file.writesEnded(), signal).then(() =>
+      zero.call(device, offset, length, { mayUnmap, signal }),
+    );
     await handle.file.track(handle, zeroed, mayHaveSpoiltData);
     if (image.device !== device) image.open.deviceLost(lostWithDevice());
     return 0;
@@ -408,7 +410,7 @@ export class Operations implements FuseUpcalls {
     const { device } = image;
     if (device === undefined) return -Errno.ENXIO;
     if (device.seek === undefined) return -Errno.EOPNOTSUPP;
-    await handle.file.writesEnded();
+    await unlessAborted(handle.file.writesEnded(), signal);
     const found = await device.seek(offset, what, { signal });
     return found ?? -Errno.ENXIO;
   }

@@ -171,7 +171,8 @@ export class CachedDevice {
   ): Promise<void> {
     this.#checkRange(offset, length);
     if (this.#device.zero === undefined) throw new IserfsError('unsupported', 'the device does not zero ranges');
-    await this.#staging?.settledWithin(offset, length);
+    const written = this.#staging?.settledWithin(offset, length);
+    if (written !== undefined) await unlessAborted(written, options.signal);
     try {
       await this.#device.zero(offset, length, options);
     } finally {
@@ -185,7 +186,7 @@ export class CachedDevice {
     what: 'data' | 'hole',
     options: { readonly signal?: AbortSignal } = {},
   ): Promise<number | undefined> {
-    await this.#staging?.settled();
+    if (this.#staging !== undefined) await unlessAborted(this.#staging.settled(), options.signal);
     return await this.#holes.seek(offset, what, options.signal);
   }
 

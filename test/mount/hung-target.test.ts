@@ -93,6 +93,38 @@ describe('a program that writes to it', () => {
   });
 });
 
+const SEEK = 'import os, sys, signal; signal.signal(2, signal.SIG_DFL); os.lseek(os.open(sys.argv[1], 0), 0, os.SEEK_DATA)';
+
+describe('a program that waits for what others have written to it', () => {
+  it.each([
+    { doing: 'punches a hole', command: 'fallocate', args: ['--punch-hole', '--offset', '0', '--length', '1MiB'] },
+    { doing: 'looks for data', command: 'python3', args: ['-c', SEEK] },
+  ])('is ended by SIGINT and SIGKILL while it $doing, which is not done later', async ({ command, args }) => {
+    const data = workdir.file('data', offsetPattern(0, 4 * MiB));
+    const writer = run('dd', [`if=${data}`, `of=${lun('image')}`, 'bs=1M', 'conv=notrunc'], { timeoutMs: 60_000 });
+    await staged(4 * MiB);
+    for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+      const child = spawnGuarded(command, [...args, lun('image')]);
+      collectText(child.stdout);
+      collectText(child.stderr);
+      const gone = ended(child);
+      // Nothing tells that it has got to the request that it waits in.
+      await run('sleep', ['0.7']);
+      expect(child.exitCode).toBe(null);
+      child.kill(signal);
+      await waitFor(async () => child.exitCode !== null || child.signalCode !== null, {
+        withinMs: 8000,
+        what: `the end of ${command}`,
+      });
+      expect(await gone).toEqual({ status: null, signal });
+    }
+    tgtd.resume();
+    await writer;
+    await staged(0);
+    await runChecked('cmp', ['-n', String(4 * MiB), data, target.luns[0]?.path ?? '']);
+  });
+});
+
 describe('a hundred programs that write to it directly', () => {
   it('keep nobody from the rest of the mount', async () => {
     const writers = Array.from({ length: 100 }, (_, index) =>

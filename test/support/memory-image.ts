@@ -26,6 +26,8 @@ export class MemoryImage implements ImageFile {
   /** While true, writes wait in `heldWrites`. */
   holdsWrites = false;
   readonly heldWrites: HeldCall[] = [];
+  /** While true, whoever seeks waits until it is given up. */
+  holdsSeeks = false;
   /** While true, writes are taken before they end. */
   isStaging = false;
   /** What the next writes that are staged wait for before they are taken. */
@@ -94,7 +96,12 @@ export class MemoryImage implements ImageFile {
   }
 
   /** Runs of 512 zeros are holes. */
-  async seek(offset: number, what: 'data' | 'hole'): Promise<number | undefined> {
+  async seek(offset: number, what: 'data' | 'hole', options: { readonly signal?: AbortSignal }): Promise<number | undefined> {
+    if (this.holdsSeeks) {
+      await new Promise((_, fail) => {
+        options.signal?.addEventListener('abort', () => fail(new IserfsError('aborted', 'given up')));
+      });
+    }
     for (let at = offset; at < this.info.size; at = at - (at % 512) + 512) {
       const block = at - (at % 512);
       const isHole = this.bytes.subarray(block, block + 512).every((byte) => byte === 0);

@@ -659,22 +659,6 @@ describe('fallocate', () => {
     expect(await zero(1, 0, 512)).toBe(-errno.EIO);
     expect([await fsync(1), await fsync(2)]).toEqual([0, -errno.EIO]);
   });
-
-  it('that is interrupted ends with EINTR, which concerns nobody else', async () => {
-    await open(2);
-    image.holdsWrites = true;
-    let result: number | undefined;
-    const done = (value: number) => {
-      result = value;
-    };
-    const request: FuseRequest = { op: 'zero', inode: INODE, handle: 1, offset: 0, length: 512, mayUnmap: true, done };
-    operations.requests([request]);
-    await new Promise((resolve) => setImmediate(resolve));
-    operations.interrupted(request);
-    await operations.drained();
-    expect(result).toBe(-errno.EINTR);
-    expect(await fsync(2)).toBe(0);
-  });
 });
 
 describe('lseek', () => {
@@ -829,6 +813,39 @@ describe('an interrupted request', () => {
     }
   });
 
+  it.each([
+    ['zeroes', () => zero(1, 0, 512)],
+    ['seeks', () => seek(1, 0, 'data')],
+  ])('that %s ends the work behind it with EINTR, which concerns nobody else', async (_, ask) => {
+    await Promise.all([open(1), open(2)]);
+    image.holdsWrites = true;
+    image.holdsSeeks = true;
+    const asked = ask();
+    operations.interrupted(sent);
+    await clock.advance(1_999);
+    expect(await isPending(asked)).toBe(true);
+    await clock.advance(1);
+    expect(await asked).toBe(-errno.EINTR);
+    await operations.drained();
+    expect(await Promise.all([fsync(1), fsync(2)])).toEqual([0, 0]);
+  });
+
+  it('that zeroes and that the device does not let go of has EINTR all the same', async () => {
+    await open(1);
+    let zeroed = () => {};
+    image.zero = () =>
+      new Promise((resolve) => {
+        zeroed = resolve;
+      });
+    const asked = zero(1, 0, 512);
+    operations.interrupted(sent);
+    await clock.advance(2_000);
+    expect(await asked).toBe(-errno.EINTR);
+    expect(operations.requestsInFlight).toBe(1);
+    zeroed();
+    await operations.drained();
+  });
+
   it('that writes through is not given up', async () => {
     await open(1);
     image.holdsWrites = true;
@@ -884,6 +901,26 @@ describe('an interrupted request', () => {
     });
 
     it.each([
+      ['zeroes', () => zero(1, 512, 512)],
+      ['seeks', () => seek(1, 512, 'data')],
+    ])('that %s behind them ends with EINTR, and is never done', async (_, ask) => {
+      const before = image.bytes.slice();
+      const asked = ask();
+      operations.interrupted(sent);
+      await clock.advance(1_999);
+      expect(await isPending(asked)).toBe(true);
+      await clock.advance(1);
+      expect(await asked).toBe(-errno.EINTR);
+      expect(operations.requestsInFlight).toBe(0);
+      image.heldWrites[0]?.succeed();
+      expect(await Promise.all([fsync(1), fsync(2)])).toEqual([0, 0]);
+      expect(image.heldWrites).toHaveLength(1);
+      expect(image.bytes.subarray(10)).toEqual(before.subarray(10));
+    });
+
+    it.each([
+      ['a zero', () => zero(1, 512, 512)],
+      ['a seek', () => seek(1, 512, 'data')],
       ['a write', () => write(1, 512, Buffer.alloc(10))],
       ['an fsync', () => fsync(1)],
       ['a close', () => flush(1)],
