@@ -138,8 +138,9 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
 /** With the lock held. True: there is more, and the socket would take it. */
 bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
   if (!mayTransmit_ || isBlocked_ || isCut_) return false;
-  for (std::size_t total = 0; total < budget;) {
-    const auto parts = transmitter_->gather(transmitter_->addsCrc() ? checkedSendBatch : sendBatch);
+  for (std::size_t total = 0;;) {
+    const bool isSpent = total >= budget;
+    const auto parts = transmitter_->gather(isSpent ? 1 : transmitter_->addsCrc() ? checkedSendBatch : sendBatch);
     if (parts.empty()) {
       if (queues_.wasReadImpossible()) {
         loop_->post([self = shared_from_this()] {
@@ -148,6 +149,7 @@ bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
       }
       return false;
     }
+    if (isSpent) return true;
     std::size_t length = 0;
     for (const iovec& part : parts) length += part.iov_len;
     const Transfer transfer = sendGathered(socket_, parts);
@@ -169,7 +171,6 @@ bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
       return false;
     }
   }
-  return true;
 }
 
 void IwarpQueuePair::announce() {
