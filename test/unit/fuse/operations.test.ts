@@ -737,6 +737,15 @@ describe('an interrupted request', () => {
     operations.interrupted(sent);
   }
 
+  /** Interrupts what was sent last: it gets EINTR after two seconds, and not before. */
+  async function endsInterrupted(asked: Promise<unknown>): Promise<void> {
+    operations.interrupted(sent);
+    await clock.advance(1_999);
+    expect(await isPending(asked)).toBe(true);
+    await clock.advance(1);
+    expect(await asked).toBe(-errno.EINTR);
+  }
+
   it('that ends within two seconds has its own answer', async () => {
     await interruptOne('read');
     await clock.advance(1_999);
@@ -821,11 +830,7 @@ describe('an interrupted request', () => {
     image.holdsWrites = true;
     image.holdsSeeks = true;
     const asked = ask();
-    operations.interrupted(sent);
-    await clock.advance(1_999);
-    expect(await isPending(asked)).toBe(true);
-    await clock.advance(1);
-    expect(await asked).toBe(-errno.EINTR);
+    await endsInterrupted(asked);
     await operations.drained();
     expect(await Promise.all([fsync(1), fsync(2)])).toEqual([0, 0]);
   });
@@ -869,11 +874,7 @@ describe('an interrupted request', () => {
     it('that writes and waits to be taken ends with EINTR, and is not done', async () => {
       waitForRoom();
       const writing = write(1, 512, Buffer.alloc(10, 1));
-      operations.interrupted(sent);
-      await clock.advance(1_999);
-      expect(await isPending(writing)).toBe(true);
-      await clock.advance(1);
-      expect(await writing).toBe(-errno.EINTR);
+      await endsInterrupted(writing);
       expect(image.heldWrites).toHaveLength(1);
       image.heldWrites[0]?.succeed();
       expect(await Promise.all([fsync(1), flush(1), fsync(2)])).toEqual([0, 0, 0]);
@@ -906,11 +907,7 @@ describe('an interrupted request', () => {
     ])('that %s behind them ends with EINTR, and is never done', async (_, ask) => {
       const before = image.bytes.slice();
       const asked = ask();
-      operations.interrupted(sent);
-      await clock.advance(1_999);
-      expect(await isPending(asked)).toBe(true);
-      await clock.advance(1);
-      expect(await asked).toBe(-errno.EINTR);
+      await endsInterrupted(asked);
       expect(operations.requestsInFlight).toBe(0);
       image.heldWrites[0]?.succeed();
       expect(await Promise.all([fsync(1), fsync(2)])).toEqual([0, 0]);
