@@ -32,7 +32,7 @@ import { figureOf, type Workload, workloadNames, workloads } from './workloads.t
 process.env['TMPDIR'] = '/dev/shm';
 
 /** How often, and for how long at a time, everybody runs without perf. */
-const comparedRounds = 3;
+const comparedRounds = 5;
 const comparedSeconds = 1;
 /** How long it takes until everything is compiled. */
 const warmSeconds = 2;
@@ -119,12 +119,20 @@ async function profileAt(cases: readonly Case[], name: TargetName, circumstances
           stack.use(await startQemu(target, workdir)),
           stack.use(await startFloor(programs, size, workdir)),
         ];
+  const warmUp = async (contestant: Contestant, own: readonly Case[]) => {
+    const names = new Set(own.map(({ workload }) => workload));
+    for (const workload of names) {
+      if (contestant.takesPartIn(workloads[workload]))
+        await measureFor(workloads[workload], contestant, { ...conditions, seconds: warmSeconds });
+    }
+  };
+  for (const peer of peers) await warmUp(peer, cases);
   const profiles: Profile[] = [];
   for (const variant of new Set(cases.map((one) => one.variant))) {
     const mount = await mountOf('profiled', variant, nodeArgsForPerf);
     process.once('exit', () => rmSync(mapOf(mount.pid), { force: true }));
     const own = cases.filter((one) => one.variant === variant);
-    for (const { workload } of own) await measureFor(workloads[workload], mount, { ...conditions, seconds: warmSeconds });
+    await warmUp(mount, own);
     for (const one of own) {
       console.error(`profile: ${name}: ${one.workload} by ${variant}`);
       profiles.push(await profile(one, mount, peers, conditions));
