@@ -139,6 +139,7 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
 bool IwarpQueuePair::transmit(std::size_t budget) noexcept {
   if (!mayTransmit_ || isBlocked_ || isCut_) return false;
   for (std::size_t total = 0;;) {
+    // Then it only looks whether there is more: the frame that it finds stays built for the next turn.
     const bool isSpent = total >= budget;
     const auto parts = transmitter_->gather(isSpent ? 1 : transmitter_->addsCrc() ? checkedSendBatch : sendBatch);
     if (parts.empty()) {

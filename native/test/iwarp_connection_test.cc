@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <list>
 #include <optional>
-#include <thread>
 
 #include "iwarp/mpa.h"
 #include "raw_peer.h"
@@ -303,27 +301,28 @@ TEST_CASE("connections that are not decided on are bounded in number") {
 
 TEST_CASE("a peer that sends without end gets no more of a turn than its share") {
   TurnedAnswerer answerer;
-  // Writes of nothing need no memory here, and take longer to receive than to send.
+  // The peer's system sends on by itself as the other end takes, so that a turn finds no end.
+  constexpr std::size_t withoutEnd = 32 * 1024 * 1024;
+  if (!answerer.peer->makeRoom(withoutEnd)) {
+    MESSAGE("skipped: room for 32 MiB in a socket needs CAP_NET_ADMIN");
+    return;
+  }
+  // Writes of nothing need no memory here.
   Bytes frames;
-  while (frames.size() < 256 * 1024) {
+  while (frames.size() < withoutEnd) {
     const auto next = writeFrame(0, 0, {});
     frames.insert(frames.end(), next.begin(), next.end());
   }
-  constexpr std::size_t withoutEnd = 32 * 1024 * 1024;
-  std::atomic<std::size_t> sent{0};
-  std::thread sender([&] {
-    while (sent < withoutEnd) sent += answerer.peer->offer(std::span(frames).subspan(sent % frames.size()));
-  });
+  REQUIRE(answerer.peer->offer(frames) > withoutEnd / 2);
   std::size_t most = 0;
-  while (sent < withoutEnd) {
-    const std::size_t before = sent;
+  for (int i = 0; i < 3; ++i) {
+    const auto before = answerer.peer->unsent();
     answerer.turn(1);
-    most = std::max(most, sent - before);
+    most = std::max(most, before - answerer.peer->unsent());
   }
-  sender.join();
   CHECK(answerer.end.events->wasEstablished());
   // What comes with an event, what was left of the event before, and the room by which the kernel's buffers grow meanwhile.
-  CHECK(most < 12 * 1024 * 1024);
+  CHECK(most < 10 * 1024 * 1024);
 }
 
 TEST_CASE("what has been sent whole asks for no turn, as much as it was") {

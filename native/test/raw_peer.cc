@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -42,6 +44,16 @@ std::size_t RawPeer::offer(std::span<const std::byte> bytes) {
   if (sent >= 0) return static_cast<std::size_t>(sent);
   if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
   throw std::runtime_error(errorText(errno));
+}
+
+bool RawPeer::makeRoom(int length) {
+  return ::setsockopt(socket_.number(), SOL_SOCKET, SO_SNDBUFFORCE, &length, sizeof length) == 0;
+}
+
+std::size_t RawPeer::unsent() const {
+  int length = 0;
+  if (::ioctl(socket_.number(), SIOCOUTQ, &length) != 0) throw std::runtime_error(errorText(errno));
+  return static_cast<std::size_t>(length);
 }
 
 RawPeer::RawPeer(Descriptor socket) : socket_(std::move(socket)) { makePatient(socket_); }

@@ -24,6 +24,10 @@ class RawPeer {
   void send(std::span<const std::byte> bytes);
   /** Sends as many as there is room for now; how many that were. Throws std::runtime_error. */
   std::size_t offer(std::span<const std::byte> bytes);
+  /** Room for about so many that the other end has not taken yet; false where this user may not have it. */
+  bool makeRoom(int length);
+  /** How many of those that were sent the other end's system has not taken. */
+  std::size_t unsent() const;
   /** Exactly so many; fewer where the connection ends or five seconds pass. */
   Bytes receive(std::size_t length);
   /** The next FPDU; empty where the connection ends. */

@@ -48,7 +48,7 @@ export function mountAt(table: readonly MountEntry[], path: string): MountEntry 
   return table.findLast((entry) => entry.mountpoint === path);
 }
 
-/** The mount that `path`, of the same kind, lies in. */
+/** The deepest mount that `path`, absolute and without symbolic links, is or lies in. */
 export function mountOver(table: readonly MountEntry[], path: string): MountEntry | undefined {
   const lengthOf = (entry: MountEntry | undefined) => entry?.mountpoint.length ?? 0;
   return table
