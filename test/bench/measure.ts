@@ -1,4 +1,4 @@
-/** One run of one contestant: the client's figures, and what everybody used meanwhile. */
+/** One turn of one contestant: the client's figures, and what everybody used meanwhile. */
 
 import { describeOutcome, ended, type RunOutcome, run, spawnGuarded } from '../support/child-process.ts';
 import type { Contestant, FileContestant, Programs, RawContestant } from './contestants.ts';
@@ -18,7 +18,32 @@ export interface Conditions extends Omit<Setting, 'image' | 'seed'> {
 
 const longMs = 180_000;
 
+/**
+ * A turn takes `seconds` at least. Clients that end when they have been through the LUN run again until then, all together as one run:
+ * half a second says little of a machine on which others live as well.
+ */
 export async function measure(contestant: Contestant, workload: Workload, conditions: Conditions): Promise<Measured> {
+  const until = performance.now() + conditions.seconds * 1000;
+  let all = await measureOnce(contestant, workload, conditions);
+  while (workload.measure === 'throughput' && performance.now() < until) {
+    all = together(all, await measureOnce(contestant, workload, conditions));
+  }
+  return all;
+}
+
+/** Two runs of a workload whose figure is its throughput, as one. */
+export function together(one: Measured, other: Measured): Measured {
+  return {
+    bytes: one.bytes + other.bytes,
+    seconds: one.seconds + other.seconds,
+    clientCpu: one.clientCpu + other.clientCpu,
+    targetCpu: one.targetCpu + other.targetCpu,
+    ...(one.serverCpu === undefined ? {} : { serverCpu: one.serverCpu + (other.serverCpu ?? 0) }),
+    ...(one.peakMemory === undefined ? {} : { peakMemory: Math.max(one.peakMemory, other.peakMemory ?? 0) }),
+  };
+}
+
+async function measureOnce(contestant: Contestant, workload: Workload, conditions: Conditions): Promise<Measured> {
   const { target } = conditions;
   const targetBefore = cpuSecondsOf(target.pid);
   const measured =

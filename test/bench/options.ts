@@ -26,7 +26,7 @@ export interface BenchOptions {
   readonly contestants: readonly string[] | undefined;
   readonly builds: readonly Build[];
   readonly rounds: number;
-  /** How long fio and the initiator run at a time. */
+  /** How long a turn takes at least. */
   readonly seconds: number;
   /** Bytes of the LUN. */
   readonly size: number;
@@ -58,7 +58,7 @@ export async function parseOptions(args: readonly string[]): Promise<BenchOption
       },
       'iserfs-flags': { string: true, describe: 'More options of iserfs mount, for all builds' },
       rounds: { number: true, describe: 'How often everything is measured (5; quick: 2)' },
-      seconds: { number: true, describe: 'How long a random workload runs at a time (2; quick: 1)' },
+      seconds: { number: true, describe: 'How long a turn takes at least (2; quick: 1)' },
       size: { number: true, describe: 'MiB of the LUN (512; quick: 128)' },
       quick: { boolean: true, default: false, describe: 'Less of everything: under three minutes' },
       out: { string: true, default: resolve(projectRoot, 'test/bench'), describe: 'Folder for the results' },

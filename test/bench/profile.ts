@@ -27,7 +27,7 @@ import { type Profile, renderProfiles } from './profile-report.ts';
 import { type Sample, Samples, type TargetName } from './sample.ts';
 import { shuffle } from './statistics.ts';
 import { startTarget } from './targets.ts';
-import { figureOf, type Workload, workloadNames, workloads } from './workloads.ts';
+import { figureOf, workloadNames, workloads } from './workloads.ts';
 
 process.env['TMPDIR'] = '/dev/shm';
 
@@ -123,7 +123,7 @@ async function profileAt(cases: readonly Case[], name: TargetName, circumstances
     const names = new Set(own.map(({ workload }) => workload));
     for (const workload of names) {
       if (contestant.takesPartIn(workloads[workload]))
-        await measureFor(workloads[workload], contestant, { ...conditions, seconds: warmSeconds });
+        await measure(contestant, workloads[workload], { ...conditions, seconds: warmSeconds });
     }
   };
   for (const peer of peers) await warmUp(peer, cases);
@@ -153,7 +153,7 @@ async function profile(one: Case, mount: FileContestant, peers: readonly Contest
   }
   const samples = new Samples(rounds);
   const file = `${conditions.copy}.perf`;
-  const work = () => measureFor(workloads[workload], mount, conditions);
+  const work = () => measure(mount, workloads[workload], conditions);
   const run = await record(mount.pid, file, () => runOf(work));
   const demands = one.goals.map((goal) => demandOf(goal, mount.name, samples, (name) => `iserfs/${name}`, run));
   return {
@@ -173,21 +173,4 @@ async function runOf(work: () => Promise<Measured>): Promise<Run> {
   const othersCpu = processors * elapsed - (idleAfter - idleBefore) - clientCpu - targetCpu - serverCpu;
   // The client measures less of the time than all of it: it begins and ends.
   return { ...measured, processors, othersCpu: (othersCpu * measured.seconds) / elapsed };
-}
-
-/** Clients that do not run for a time run again and again, until it is over: as one run. */
-async function measureFor(workload: Workload, contestant: Contestant, conditions: Conditions): Promise<Measured> {
-  const until = performance.now() + conditions.seconds * 1000;
-  let all = await measure(contestant, workload, conditions);
-  while (workload.measure === 'throughput' && performance.now() < until) {
-    const more = await measure(contestant, workload, conditions);
-    all = {
-      bytes: all.bytes + more.bytes,
-      seconds: all.seconds + more.seconds,
-      clientCpu: all.clientCpu + more.clientCpu,
-      targetCpu: all.targetCpu + more.targetCpu,
-      ...(all.serverCpu === undefined ? {} : { serverCpu: all.serverCpu + (more.serverCpu ?? 0) }),
-    };
-  }
-  return all;
 }

@@ -25,7 +25,7 @@ export interface Setting {
   readonly image: string;
   /** Bytes of the LUN, and of the file. */
   readonly size: number;
-  /** For clients that run for a time. */
+  /** How long a turn takes: how long those clients run that run for a time. */
   readonly seconds: number;
   /** A file in memory of the same size, to copy to and from. */
   readonly copy: string;
