@@ -21,12 +21,19 @@ const others = ['kernel (ib_iser)', 'libiscsi'];
 
 export interface RdmaReportOptions {
   readonly rounds: number;
+  /** Of a turn, at least. */
+  readonly seconds: number;
+  /** MiB that are gone through again and again. */
+  readonly mebibytes: number;
   /** Who took no part where, and why. */
   readonly absent: readonly string[];
   readonly versions: Readonly<Record<string, string>>;
 }
 
-export function renderRdmaReport(samples: readonly RdmaSample[], { rounds, absent, versions }: RdmaReportOptions): string {
+export function renderRdmaReport(
+  samples: readonly RdmaSample[],
+  { rounds, seconds, mebibytes, absent, versions }: RdmaReportOptions,
+): string {
   const targets = [...new Set(samples.map(({ target }) => target))];
   return `${[
     '# How fast it is over RDMA devices',
@@ -34,7 +41,9 @@ export function renderRdmaReport(samples: readonly RdmaSample[], { rounds, absen
     'Written by `npm run bench:rdma`, in an emulated machine with Soft-RoCE (rxe). Do not edit.',
     '',
     'An emulated processor does all of the work: only the ratios mean something. They are made within each of',
-    `${rounds} rounds, in which everybody takes a turn in random order; shown are medians, with the least and the most in brackets.`,
+    `${rounds} rounds, in which everybody takes a turn of ${seconds} s in random order: through ${mebibytes} MiB again and again,`,
+    'which no cache still holds. Before, files are read and written in small pieces for a while, until what is compiled at run time is compiled, and',
+    'everybody has taken a turn that does not count. Shown are medians, with the least and the most in brackets.',
     'Sequential, 1 MiB at a time (`dd bs=1M`); libiscsi without a file, with four commands of 256 KiB in flight, since it cannot do larger',
     'ones over iSER.',
     '',
