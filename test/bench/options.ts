@@ -60,7 +60,7 @@ export async function parseOptions(args: readonly string[]): Promise<BenchOption
       rounds: { number: true, describe: 'How often everything is measured (5; quick: 2)' },
       seconds: { number: true, describe: 'How long a turn takes at least (2; quick: 1)' },
       size: { number: true, describe: 'MiB of the LUN (512; quick: 128)' },
-      quick: { boolean: true, default: false, describe: 'Less of everything: under three minutes' },
+      quick: { boolean: true, default: false, describe: 'Less of everything: some five minutes' },
       out: { string: true, default: resolve(projectRoot, 'test/bench'), describe: 'Folder for the results' },
       samples: { string: true, describe: 'Also write every single sample, as JSON, to this file' },
     })
