@@ -25,6 +25,8 @@ export interface MountStatus {
     readonly name: string;
     readonly state: string;
     readonly problem: string | null;
+    /** Absent where another version serves the mount. */
+    readonly hint?: string | null;
     readonly luns: readonly LunSummary[];
   }[];
 }

@@ -5,7 +5,7 @@
 
 import { describeError, errorCode, UsageError } from '../errors.ts';
 import { printable } from '../printable.ts';
-import { hintOf } from '../problem.ts';
+import { hintOf, type Problem } from '../problem.ts';
 import { SeveralErrors } from '../several-errors.ts';
 
 export const EXIT_OK = 0;
@@ -49,6 +49,13 @@ export function makeOutput(options: {
       if (debug && error instanceof Error && error.stack !== undefined) stderr(`${error.stack}\n`);
     },
   };
+}
+
+/** Warns of each; what many in a row have in common is said once, after the last of them. */
+export function warnOf(problems: readonly Problem[], output: Output): void {
+  for (const [index, { text, hint }] of problems.entries()) {
+    output.warn(printable(text), problems[index + 1]?.hint === hint ? undefined : hint);
+  }
 }
 
 export function exitStatusOf(error: unknown): number {

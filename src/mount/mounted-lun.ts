@@ -4,7 +4,8 @@
  */
 
 import type { ConnectionSettings } from '../config/settings.ts';
-import { describeError, IserfsError } from '../errors.ts';
+import { IserfsError } from '../errors.ts';
+import { problemOf } from '../problem.ts';
 import type { BlockCache } from '../scsi/block-cache.ts';
 import type { CachedDevice } from '../scsi/cached-device.ts';
 import { DeviceType, designatorText } from '../scsi/inquiry.ts';
@@ -112,10 +113,11 @@ export class MountedLun {
     const unit = this.#unit;
     const status = unit?.status;
     const failure = this.failure;
+    const reason = failure ?? status?.reason;
     return {
       label: this.label,
       state: failure === undefined ? (status?.state ?? 'ready') : 'unavailable',
-      problem: failure === undefined ? status?.reason : describeError(failure),
+      problem: reason === undefined ? undefined : problemOf(reason),
       identity: unit === undefined ? undefined : identityOf(unit),
       counters: unit === undefined || this.#device === undefined ? undefined : countersOf(unit, this.#device),
     };

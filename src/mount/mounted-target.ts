@@ -9,9 +9,10 @@ import { aborted, type Clock, sleep } from '../clock.ts';
 import { type ConnectionSettings, chapFor, type DirectTarget, wantsLun } from '../config/settings.ts';
 import { describeError, errorCode, IserfsError } from '../errors.ts';
 import type { TransportChoice } from '../iser/datamover/transport-choice.ts';
-import { Initiator } from '../iser/initiator.ts';
+import { Initiator, type SessionStatus } from '../iser/initiator.ts';
 import { normalizeIscsiName } from '../iser/iscsi/name.ts';
 import { quirksOf } from '../iser/iscsi/peer-quirks.ts';
+import { type Problem, problemOf } from '../problem.ts';
 import type { BlockCache } from '../scsi/block-cache.ts';
 import type { BufferPool } from '../scsi/buffer-pool.ts';
 import type { LogicalUnitIdentity } from '../scsi/identity.ts';
@@ -116,11 +117,10 @@ export class MountedTarget {
 
   snapshot(): TargetSnapshot {
     const session = this.#initiator?.status;
-    const problem = this.#failure === undefined ? undefined : describeError(this.#failure);
     return {
       name: this.name,
       state: session?.state ?? this.#stateWithoutSession,
-      problem: problem ?? (session?.state === 'logged-in' ? undefined : session?.lastError),
+      problem: this.#problem(session),
       session,
       transportFallback: session === undefined ? undefined : this.#transport?.fallbackReason,
       luns: this.luns.map((lun) => lun.snapshot()),
@@ -135,6 +135,13 @@ export class MountedTarget {
     await this.#attempt;
     await this.#retries;
     await this.#scan;
+  }
+
+  /** A session that was lost comes back by itself: nothing is to be done about it. */
+  #problem(session: SessionStatus | undefined): Problem | undefined {
+    if (this.#failure !== undefined) return problemOf(this.#failure);
+    if (session?.lastError === undefined || session.state === 'logged-in') return undefined;
+    return { text: session.lastError };
   }
 
   get #stateWithoutSession(): TargetSnapshot['state'] {

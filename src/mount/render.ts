@@ -6,6 +6,7 @@
 
 import { formatDuration, formatSize } from '../config/quantity.ts';
 import { count, printable } from '../printable.ts';
+import type { Problem } from '../problem.ts';
 import type { LatencySummary } from '../scsi/latency-histogram.ts';
 import type { LunSnapshot, MountSnapshot, TargetSnapshot } from './snapshot.ts';
 
@@ -75,8 +76,7 @@ export function renderTarget(target: TargetSnapshot): Rendering {
 export function renderLunInfo(target: string, lun: LunSnapshot): Rendering {
   const { identity } = lun;
   const head = [field('target', 'target', target), field('lun', 'lun', lun.label)];
-  if (identity === undefined)
-    return rendering([...head, field('state', 'state', lun.state), optional('problem', 'problem', lun.problem)]);
+  if (identity === undefined) return rendering([...head, field('state', 'state', lun.state), ...problemFields(lun.problem)]);
   return rendering([
     ...head,
     field('vendor', 'vendor', identity.vendor),
@@ -106,7 +106,7 @@ export function renderLunStatus(target: string, lun: LunSnapshot): Rendering {
     field('target', 'target', target),
     field('lun', 'lun', lun.label),
     field('state', 'state', lun.state),
-    optional('problem', 'problem', lun.problem),
+    ...problemFields(lun.problem),
   ];
   if (counters === undefined) return rendering(head);
   const lookups = counters.cacheHits + counters.cacheMisses;
@@ -144,11 +144,7 @@ export function renderJson(value: JsonValue): string {
 
 function targetFields(target: TargetSnapshot): Field[] {
   const { session } = target;
-  const head = [
-    field('target', 'name', target.name),
-    field('state', 'state', target.state),
-    optional('problem', 'problem', target.problem),
-  ];
+  const head = [field('target', 'name', target.name), field('state', 'state', target.state), ...problemFields(target.problem)];
   if (session === undefined) return head;
   return [
     ...head,
@@ -182,14 +178,14 @@ function targetLine(target: TargetSnapshot): string {
   if (target.state === 'not-connected') return `${target.name} ${target.state}`;
   const where = target.session === undefined ? '' : ` at ${target.session.portal} by ${target.session.transport}`;
   const luns = count(target.luns.length, 'LUN');
-  const problem = target.problem === undefined ? '' : ` (${target.problem})`;
+  const problem = target.problem === undefined ? '' : ` (${target.problem.text})`;
   return `${target.name} ${target.state}${where}, ${luns}${problem}`;
 }
 
 function lunLine(lun: LunSnapshot): string {
   const { identity } = lun;
   const what = identity === undefined ? '' : `, ${formatSize(identity.capacity)}, ${identity.vendor} ${identity.product}`;
-  const problem = lun.problem === undefined ? '' : ` (${lun.problem})`;
+  const problem = lun.problem === undefined ? '' : ` (${lun.problem.text})`;
   return `${lun.label} ${lun.state}${what}${problem}`;
 }
 
@@ -198,11 +194,22 @@ function lunSummary(lun: LunSnapshot): JsonValue {
   return {
     lun: lun.label,
     state: lun.state,
-    ...(lun.problem === undefined ? {} : { problem: lun.problem }),
+    ...problemSummary(lun.problem),
     ...(identity === undefined
       ? {}
       : { capacity: identity.capacity, blockLength: identity.blockLength, access: identity.access }),
   };
+}
+
+/** What is wrong, if anything is, and the next step, where one is known. */
+function problemFields(problem: Problem | undefined): Field[] {
+  return [optional('problem', 'problem', problem?.text), optional('hint', 'hint', problem?.hint)];
+}
+
+/** The same among the few facts of a summary: what there is not is left out. */
+function problemSummary(problem: Problem | undefined): Record<string, string> {
+  if (problem === undefined) return {};
+  return { problem: problem.text, ...(problem.hint === undefined ? {} : { hint: problem.hint }) };
 }
 
 function field(label: string, key: string, value: string | number | boolean, text = String(value)): Field {

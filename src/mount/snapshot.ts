@@ -4,6 +4,7 @@
  */
 
 import type { InitiatorState, SessionStatus } from '../iser/initiator.ts';
+import type { Problem } from '../problem.ts';
 import type { LatencySummary } from '../scsi/latency-histogram.ts';
 
 export interface MountSnapshot {
@@ -39,7 +40,7 @@ export interface TargetSnapshot {
   /** The session's state; `unavailable` where there never was one, and `not-connected` where nobody has asked for one. */
   readonly state: InitiatorState | 'unavailable' | 'not-connected';
   /** Why there is no session, or what troubles the one there is. */
-  readonly problem: string | undefined;
+  readonly problem: Problem | undefined;
   readonly session: SessionStatus | undefined;
   /** Why the session is not by the transport that comes first, where it is not. */
   readonly transportFallback: string | undefined;
@@ -51,7 +52,7 @@ export interface LunSnapshot {
   /** `unavailable` where the logical unit could not be attached. */
   readonly state: string;
   /** Why the state is not `ready`. */
-  readonly problem: string | undefined;
+  readonly problem: Problem | undefined;
   readonly identity: LunIdentity | undefined;
   readonly counters: LunCounters | undefined;
 }

@@ -64,8 +64,8 @@ export interface LogicalUnitOptions {
 
 export interface LogicalUnitStatus extends RequestCounts {
   readonly state: 'ready' | 'recovering' | 'failed' | 'gone';
-  /** Why it is not ready. */
-  readonly reason: string | undefined;
+  /** Why it is not ready: an error where nothing is served, one line while it recovers. */
+  readonly reason: Error | string | undefined;
   /** Commands that were issued again, for whatever reason. */
   readonly retries: number;
   /** Of these, those whose session was lost. */
@@ -245,10 +245,9 @@ export class LogicalUnit implements BlockDevice, AsyncDisposable {
   get status(): LogicalUnitStatus {
     const { state } = this.#recovery;
     const { retries, reissues, unitAttentions, timeouts } = this.#runner.counters;
-    const reason = state.type === 'ready' ? undefined : state.reason;
     return {
       state: state.type,
-      reason: reason instanceof Error ? describeError(reason) : reason,
+      reason: state.type === 'ready' ? undefined : state.reason,
       ...this.#statistics.counts,
       retries,
       reconnectReplays: reissues,

@@ -240,7 +240,7 @@ describe('a mount in the background', () => {
     expect(outcome.stderr).toMatch(/^iserfs: warning: .*locked.*authentication.*\n {2}\S.*--chap-user/m);
     const status = await runChecked('cat', [join(place.mountpoint, LOCKED, 'status')]);
     expect(status).toMatch(/^state: unavailable$/m);
-    expect(status).toMatch(/^problem: .*authentication/m);
+    expect(status).toMatch(/^problem: .*authentication.*\nhint: .*--chap-user/m);
     expect(outcome.stdout).not.toContain(LOCKED);
     expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
   });
@@ -774,6 +774,29 @@ describe('commands that look', () => {
     ) as unknown[];
     expect(info).toMatchObject({ lun: '3', serial: 'disk-3', capacity: 8 * MiB, blockLength: 4096, access: 'read-only' });
     expect(sessionsWith(DISKS)).toBe(sessions);
+  });
+
+  it('say of a target that refuses why, and what to do next, of a portal and of a mount', async () => {
+    await using place = new Place();
+    const mounted = await place.mount('--portal', target.portal);
+    const warning = /^iserfs: warning: .*locked.*authentication.*\n {2}\S.*--chap-user.*\n/m.exec(mounted.stderr)?.[0] ?? 'none';
+    for (const where of [target.portal, place.mountpoint]) {
+      const listed = await place.cli('ls', where);
+      expect(listed.status, describeOutcome(listed)).toBe(0);
+      expect(listed.stderr).toBe(warning);
+      const targets = JSON.parse((await place.cli('ls', where, '--json')).stdout) as unknown[];
+      expect(targets).toMatchObject([
+        { name: DISKS, problem: null, hint: null },
+        {
+          name: LOCKED,
+          problem: expect.stringContaining('authentication'),
+          hint: expect.stringContaining('--chap-user'),
+        },
+      ]);
+    }
+    const informed = await place.cli('info', target.portal);
+    expect(informed.stderr).toBe(warning);
+    expect((await place.cli('umount', place.mountpoint)).status).toBe(0);
   });
 
   it('tell a directory without a mount from a portal: a host of its name comes first', async () => {

@@ -6,14 +6,15 @@
 
 import { formatSize } from '../../config/quantity.ts';
 import { type CommandLineSettings, resolveSettings } from '../../config/settings.ts';
-import { describeError, IserfsError } from '../../errors.ts';
+import { IserfsError } from '../../errors.ts';
 import { normalizeIscsiName } from '../../iser/iscsi/name.ts';
 import { renderLunInfo } from '../../mount/render.ts';
 import type { LunSnapshot, TargetSnapshot } from '../../mount/snapshot.ts';
 import { surveyTargets } from '../../mount/survey.ts';
 import { count, printable } from '../../printable.ts';
+import { type Problem, problemOf } from '../../problem.ts';
 import { findMounts, type LunSummary, type MountStatus, presentMount, readMountFile, readMountStatus } from '../mount-reader.ts';
-import { EXIT_FAILED, EXIT_OK } from '../output.ts';
+import { EXIT_FAILED, EXIT_OK, warnOf } from '../output.ts';
 import { type CommandContext, initiatorNameFor } from './context.ts';
 
 export interface InspectArguments {
@@ -57,8 +58,8 @@ export async function runLs(args: InspectArguments, context: CommandContext): Pr
     );
     return EXIT_OK;
   }
+  warnOf(targets.flatMap(problemIn), output);
   for (const target of targets) {
-    if (target.problem !== null) output.warn(printable(target.problem));
     if (isUnused(target)) output.data(`${mountpoint}/${target.name} ${target.state}`);
     for (const lun of target.luns) {
       output.data(
@@ -137,10 +138,11 @@ async function survey(args: InspectArguments, context: CommandContext): Promise<
 
 /** What could not be read is said, and is a failure where nothing could be. */
 function reportProblems(targets: readonly TargetSnapshot[], { output }: CommandContext): number {
-  for (const target of targets) {
-    if (target.problem !== undefined) output.warn(printable(target.problem));
-    for (const lun of target.luns) if (lun.problem !== undefined) output.warn(printable(lun.problem));
-  }
+  const problems = targets.flatMap(({ problem, luns }) => [problem, ...luns.map((lun) => lun.problem)]);
+  warnOf(
+    problems.filter((problem) => problem !== undefined),
+    output,
+  );
   return targets.some((target) => target.luns.some((lun) => lun.identity !== undefined)) ? EXIT_OK : EXIT_FAILED;
 }
 
@@ -151,7 +153,7 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
       try {
         return { mountpoint, status: await readMountStatus(mountpoint, LIST_TIMEOUT_MS), problem: undefined };
       } catch (error) {
-        return { mountpoint, status: undefined, problem: describeError(error) };
+        return { mountpoint, status: undefined, problem: problemOf(error) };
       }
     }),
   );
@@ -160,7 +162,8 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
       mounts.map(({ mountpoint, status, problem }) => ({
         mountpoint,
         pid: status?.pid ?? null,
-        problem: problem ?? null,
+        problem: problem?.text ?? null,
+        hint: problem?.hint ?? null,
         targets: status?.targets ?? [],
       })),
     );
@@ -168,8 +171,10 @@ async function listMounts(args: InspectArguments, { output }: CommandContext): P
   }
   if (mounts.length === 0) output.say('No mounts.');
   for (const { mountpoint, status, problem } of mounts) {
-    if (status === undefined) output.data(`${mountpoint} (${printable(problem ?? '')})`);
-    else {
+    if (problem !== undefined) {
+      output.data(`${mountpoint} (${printable(problem.text)})`);
+      if (problem.hint !== undefined) output.say(`  ${printable(problem.hint)}`);
+    } else {
       const luns = status.targets.flatMap((target) => target.luns).length;
       const unused = status.targets.filter(isUnused).length;
       const targets = `${count(status.targets.length, 'target')}${unused === 0 ? '' : ` (${unused} not connected)`}`;
@@ -201,6 +206,12 @@ type Target = MountStatus['targets'][number];
 /** Nobody has looked into it yet. */
 function isUnused({ state }: Target): boolean {
   return state === 'not-connected';
+}
+
+/** What a mount says of a target, as it was before it was written down. */
+function problemIn({ problem, hint }: Target): Problem[] {
+  if (problem === null) return [];
+  return [{ text: problem, ...(typeof hint === 'string' ? { hint } : {}) }];
 }
 
 /** The targets and LUNs that the filters leave; of those that are named, each with a session where it can be had. */
@@ -251,7 +262,8 @@ function targetJson(target: TargetSnapshot): unknown {
   return {
     name: target.name,
     state: target.state,
-    problem: target.problem ?? null,
+    problem: target.problem?.text ?? null,
+    hint: target.problem?.hint ?? null,
     portal: target.session?.portal ?? null,
     luns: target.luns.map((lun) => renderLunInfo(target.name, lun).json),
   };

@@ -4,10 +4,10 @@ import { formatSize } from '../../config/quantity.ts';
 import { type CommandLineSettings, resolveSettings, withMountpoint } from '../../config/settings.ts';
 import { IserfsError } from '../../errors.ts';
 import type { ReadyReport } from '../../mount/mount.ts';
-import { count, printable } from '../../printable.ts';
+import { count } from '../../printable.ts';
 import { launch } from '../launcher.ts';
 import { readMountStatus } from '../mount-reader.ts';
-import { EXIT_OK } from '../output.ts';
+import { EXIT_OK, warnOf } from '../output.ts';
 import { serve } from '../serve.ts';
 import { type CommandContext, initiatorNameFor } from './context.ts';
 
@@ -43,10 +43,7 @@ export async function runMount(args: MountArguments, context: CommandContext): P
 
 /** Paths of images are data; the rest is for the person. */
 export function announce(report: ReadyReport, { output }: CommandContext): void {
-  for (const [index, { text, hint }] of report.problems.entries()) {
-    // What many in a row have in common is said once.
-    output.warn(printable(text), report.problems[index + 1]?.hint === hint ? undefined : hint);
-  }
+  warnOf(report.problems, output);
   if (report.isOnDemand) {
     output.say(
       `Mounted at ${report.mountpoint}: ${count(report.targets, 'target')}. A session begins when a target's directory is first looked into.`,

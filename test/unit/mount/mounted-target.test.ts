@@ -82,7 +82,10 @@ describe('a target on demand', () => {
     const port = await freePort();
     mounted = mountTarget(port, { isOnDemand: true });
     await mounted.begin();
-    expect(mounted.snapshot()).toMatchObject({ state: 'unavailable', problem: expect.stringContaining('connection refused') });
+    expect(mounted.snapshot()).toMatchObject({
+      state: 'unavailable',
+      problem: { text: expect.stringContaining('connection refused'), hint: expect.stringContaining('running') },
+    });
     expect(told).toEqual(['known ']);
     expect(log).toHaveLength(1);
     await mounted.begin();
@@ -133,6 +136,9 @@ describe('a target of a mount that logs in at once', () => {
   it('is given up when the mount is', async () => {
     mounted = mountTarget(await freePort(), { isOnDemand: false });
     await mounted.begin(AbortSignal.abort(new Error('interrupted')));
-    expect(mounted.snapshot()).toMatchObject({ state: 'unavailable', problem: expect.stringContaining('no login in time') });
+    expect(mounted.snapshot()).toMatchObject({
+      state: 'unavailable',
+      problem: { text: expect.stringContaining('no login in time') },
+    });
   });
 });

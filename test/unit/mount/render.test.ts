@@ -94,7 +94,7 @@ const byRdma: TargetSnapshot = {
 const broken: TargetSnapshot = {
   name: 'iqn.2024-01.com.example:gone',
   state: 'unavailable',
-  problem: 'authentication failed',
+  problem: { text: 'authentication failed', hint: 'Give --chap-user.' },
   session: undefined,
   transportFallback: undefined,
   luns: [],
@@ -153,7 +153,10 @@ describe('status of the mount', () => {
       pid: 42,
       uptimeSeconds: 3725,
       cache: { bytes: 1024, evictions: 9 },
-      targets: [{ name: target.name, luns: [{ lun: '3', capacity: 3 * 2 ** 40 }] }, { problem: 'authentication failed' }],
+      targets: [
+        { name: target.name, problem: null, hint: null, luns: [{ lun: '3', capacity: 3 * 2 ** 40 }] },
+        { problem: 'authentication failed', hint: 'Give --chap-user.' },
+      ],
     });
   });
 });
@@ -183,9 +186,9 @@ describe('status of a target', () => {
     expect(renderTarget(target).json).toMatchObject({ transportFallback: null, traits: {} });
   });
 
-  it('without a session says why', () => {
+  it('without a session says why, and what to do next', () => {
     expect(renderTarget(broken).text).toBe(
-      'target: iqn.2024-01.com.example:gone\nstate: unavailable\nproblem: authentication failed\n',
+      'target: iqn.2024-01.com.example:gone\nstate: unavailable\nproblem: authentication failed\nhint: Give --chap-user.\n',
     );
   });
 
@@ -213,12 +216,18 @@ describe('info of a logical unit', () => {
     const unknown: LunSnapshot = {
       label: '9',
       state: 'unavailable',
-      problem: 'no answer',
+      problem: { text: 'no answer' },
       identity: undefined,
       counters: undefined,
     };
-    expect(renderLunInfo(target.name, unknown).text).toContain('problem: no answer\n');
-    expect(renderLunStatus(target.name, unknown).json).toMatchObject({ state: 'unavailable', problem: 'no answer' });
+    expect(renderLunInfo(target.name, unknown).text).toMatch(/problem: no answer\n$/);
+    expect(renderLunStatus(target.name, unknown).json).toMatchObject({ state: 'unavailable', problem: 'no answer', hint: null });
+    const hinted: LunSnapshot = { ...unknown, problem: { text: 'no answer', hint: 'Wait.' } };
+    expect(renderLunInfo(target.name, hinted).text).toContain('problem: no answer\nhint: Wait.\n');
+    expect(renderLunStatus(target.name, hinted).json).toMatchObject({ problem: 'no answer', hint: 'Wait.' });
+    expect(renderTarget({ ...target, luns: [unknown, hinted] }).json).toMatchObject({
+      luns: [{ problem: 'no answer' }, { problem: 'no answer', hint: 'Wait.' }],
+    });
   });
 });
 
