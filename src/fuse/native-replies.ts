@@ -19,7 +19,10 @@ export const ENTRY_REPLY = ENTRY;
 export const STATFS_REPLY = 80;
 /** What a file reports as its preferred transfer: the most that the kernel asks for at once. */
 const PREFERRED_TRANSFER = 1024 * 1024;
-/** st_blocks counts these. */
+/**
+ * st_blocks counts these. Of a thin disk as well it says that all is there: of less, `cp` would look for the holes and leave
+ * them out, and onto another disk, or back from such a copy, they would keep what was there before.
+ */
 const SECTOR = 512;
 const STATFS_BLOCK = 4096;
 const MAX_NAME = 255;
