@@ -76,8 +76,10 @@ export class FileMedium implements Medium {
       }
       const size = stats.isBlockDevice() ? await deviceSize(handle) : stats.size;
       checkSize(options, size);
-      const canPunch = !readOnly && stats.isFile() && (await punchHole(handle, size, options.blockLength));
-      return new FileMedium(options, { handle, readOnly, size, isDevice: stats.isBlockDevice() }, canPunch);
+      // What may only be read cannot be tried by punching: there it is enough that somebody can look.
+      const isThin =
+        stats.isFile() && (readOnly ? options.seek !== undefined : await punchHole(handle, size, options.blockLength));
+      return new FileMedium(options, { handle, readOnly, size, isDevice: stats.isBlockDevice() }, isThin);
     } catch (error) {
       await handle.close();
       if (newSize !== undefined) await rm(options.path, { force: true }); // ours, and of no use

@@ -21,7 +21,7 @@ export interface Medium {
   readonly readOnly: boolean;
   /** Whether a write may be lost with the power (or, as for `VolatileCacheMedium`, with the process) before `flush()`. */
   readonly isVolatile: boolean;
-  /** Whether `discard()` gives space back. */
+  /** Whether `discard()` gives space back, or would if the medium were not `readOnly`: there may be holes. */
   readonly isThin: boolean;
   /** Fills `into`, borrowed until the promise settles, from `offset`. Rejects with `out-of-range` beyond the end, `medium-error` where the bytes cannot be had. */
   read(offset: number, into: Uint8Array): Promise<void>;

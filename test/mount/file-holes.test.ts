@@ -3,7 +3,7 @@
 import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { runChecked } from '../support/child-process.ts';
+import { run, runChecked } from '../support/child-process.ts';
 import { MountProcess } from '../support/cli-process.ts';
 import { TargetProcess } from '../support/target-process.ts';
 import { MiB, Workdir } from '../support/workdir.ts';
@@ -66,4 +66,15 @@ it('plain cp out of a sparse disk, onto another disk and back: nothing of what w
   await runChecked('cp', [backup, image]);
   await runChecked('cmp', [backup, image]);
   expect(statSync(backup).blocks * 512).toBeGreaterThanOrEqual(SIZE);
+});
+
+it('a read-only sparse file as a disk: lseek finds its holes, and nothing can be punched', async () => {
+  await using workdir = Workdir.create();
+  const path = sparseDisk(workdir);
+  await using target = await TargetProcess.start({ args: ['--name', NAME, '--file', path, '--read-only'] });
+  await using mount = await MountProcess.start({ mountpoint: workdir.folder('mnt'), args: ['--portal', target.portal] });
+  const image = join(mount.mountpoint, NAME, 'lun0', 'image');
+  expect(await mapOf(image)).toEqual([4 * MiB, 8 * MiB, 32 * MiB, 36 * MiB]);
+  const punched = await run('fallocate', ['--punch-hole', '--offset', '0', '--length', String(MiB), image]);
+  expect(punched.status).toBe(1);
 });

@@ -131,6 +131,19 @@ describe('file medium', () => {
   });
 
   describe('asked for its holes', () => {
+    it('tells them although it may only be read', async () => {
+      await using dir = Workdir.create();
+      const path = dir.file('disk', new Uint8Array(8192));
+      const seek = async (_: number, __: number, isHole: boolean) => (isHole ? 0 : 4096);
+      const medium = await FileMedium.open({ path, blockLength: 512, readOnly: true, seek });
+      expect(medium.isThin).toBe(true);
+      expect(await medium.extentAt(0, 8192)).toEqual({ length: 4096, mapped: false });
+      await medium.close();
+      const blind = await FileMedium.open({ path, blockLength: 512, readOnly: true });
+      expect(blind.isThin).toBe(false);
+      await blind.close();
+    });
+
     /** One of 8192 bytes, with a look at its file that finds what `found` says. */
     async function extentOf(dir: Workdir, found: { hole: number; data: number } | undefined, length = 4096) {
       const path = dir.file('disk', new Uint8Array(8192));
