@@ -279,6 +279,7 @@ export class Mount {
       turns: this.#turns,
       isOnDemand: this.#isOnDemand,
       changed: (target) => this.#updateTarget(target),
+      outdated: (target, lun) => this.#forgetPages(target, lun),
     });
   }
 
@@ -303,6 +304,14 @@ export class Mount {
   #updateTarget(target: MountedTarget): void {
     if (this.#host === undefined || this.#isClosing) return;
     this.#show(this.#tree.updateTarget(modelOf(target), Date.now()), [target]);
+  }
+
+  /** Has the kernel read the image anew, also where it is open. Nobody waits for it: it waits for pages that are being read. */
+  #forgetPages(target: MountedTarget, lun: MountedLun): void {
+    if (this.#host === undefined || this.#isClosing || lun.device === undefined) return;
+    for (const [inode, one] of this.#images.get(target) ?? []) {
+      if (one === lun) void this.#host.invalidate(inode, 0, lun.device.info.size);
+    }
   }
 
   /** Tells host and operations what has changed in `targets`. */

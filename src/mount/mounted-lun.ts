@@ -18,6 +18,8 @@ interface LunContext {
   readonly settings: ConnectionSettings;
   readonly cache: BlockCache;
   readonly changed: () => void;
+  /** What was read of the unit may be out of date, above its cache too, which is empty by now. */
+  readonly outdated: (lun: MountedLun) => void;
 }
 
 export class MountedLun {
@@ -71,16 +73,18 @@ export class MountedLun {
   attached(unit: LogicalUnit, rescan: () => void): void {
     this.#unit = unit;
     this.#failure = undefined;
-    unit.onChange((change) => {
-      if (change.type === 'logical-units') rescan();
-      else if (change.type === 'info') this.#context.changed();
-    });
     const { shared, 'write-through': writeThrough } = this.#context.settings.options;
     if (unit.hasImage) this.#device = this.#context.cache.attach(unit, { shared, writeThrough });
     else {
       const type = deviceTypeName(unit.identity.deviceType);
       this.#failure = new IserfsError('unsupported', `${unit.description} is no disk but a ${type}`);
     }
+    // After the cache, which listens too: what is read anew must not come from there.
+    unit.onChange((change) => {
+      if (change.type === 'logical-units') rescan();
+      else if (change.type === 'info') this.#context.changed();
+      else if (change.type === 'contents') this.#context.outdated(this);
+    });
   }
 
   failed(error: unknown): void {

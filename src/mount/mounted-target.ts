@@ -41,6 +41,8 @@ export interface TargetContext {
   readonly isOnDemand: boolean;
   /** What the tree shows of the target has changed. */
   readonly changed: (target: MountedTarget) => void;
+  /** What the kernel keeps of the unit's image may be out of date. */
+  readonly outdated: (target: MountedTarget, lun: MountedLun) => void;
 }
 
 const KEEPALIVE_MS = 5000;
@@ -344,8 +346,8 @@ export class MountedTarget {
       known?.revalidate();
       return known?.unit === undefined;
     });
-    const { settings, cache, changed } = this.#context;
-    const context = { settings, cache, changed: () => changed(this) };
+    const { settings, cache, changed, outdated } = this.#context;
+    const context = { settings, cache, changed: () => changed(this), outdated: (lun: MountedLun) => outdated(this, lun) };
     for (const lun of queue) if (!this.#luns.has(lun)) this.#luns.set(lun, new MountedLun(this.name, lun, context));
     const worker = async () => {
       for (let lun = queue.shift(); lun !== undefined; lun = queue.shift()) await this.#attach(initiator, lun);

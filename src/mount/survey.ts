@@ -34,6 +34,7 @@ export async function surveyTargets(
     turns: new LoginTurns({ clock: systemClock }),
     isOnDemand: false,
     changed: () => {},
+    outdated: () => {},
   };
   return await Promise.all(
     plan.targets.map(async (request) => {

@@ -209,3 +209,23 @@ describe('a logical unit', () => {
     await runChecked('cmp', [imageOf(mount, target.name, 2), path]);
   });
 });
+
+describe('an image that is held open while its session is lost', () => {
+  it('shows what others have written meanwhile', async () => {
+    const target = await tgtd.addTarget({ luns: [{ size: SIZE }] });
+    await using mount = await mountAt(tgtd.portal);
+    await using io = new IoChild();
+    const image = await io.open(imageOf(mount, target.name, 1), 'r');
+    expect((await io.read(image, 0, 4096)).equals(Buffer.alloc(4096))).toBe(true);
+    await using others = new IoChild();
+    const backing = await others.open(backingOf(target, 1), 'r+');
+    await others.write(backing, 0, Buffer.alloc(4096, 'others '));
+    const before = (await sessionOf(mount, target.name)).reconnects;
+    await tgtd.dropConnections(target);
+    await waitFor(async () => (await sessionOf(mount, target.name)).reconnects > before, {
+      what: 'the next session',
+      withinMs: 20_000,
+    });
+    expect((await io.read(image, 0, 4096)).equals(Buffer.alloc(4096, 'others '))).toBe(true);
+  });
+});

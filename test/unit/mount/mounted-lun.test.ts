@@ -21,6 +21,7 @@ async function attached(port: ThinPort): Promise<MountedLun> {
     settings: connectionSettings(),
     cache,
     changed: () => {},
+    outdated: () => {},
   });
   mounted.attached(unit, () => {});
   return mounted;

@@ -41,6 +41,7 @@ function mountTarget(port: number, { isOnDemand }: { isOnDemand: boolean }): Mou
       log: (line) => log.push(line),
       turns: new LoginTurns({ clock }),
       isOnDemand,
+      outdated: () => {},
       changed: (target) =>
         told.push(`${target.isDeferred ? 'deferred' : 'known'} ${target.luns.map(({ label }) => label).join()}`),
     },
