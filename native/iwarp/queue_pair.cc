@@ -16,11 +16,14 @@ using std::chrono::milliseconds;
 constexpr std::size_t mostPrivateData = 196;
 constexpr std::uint16_t mostReads = 1024;
 
+/**
+ * What is sent, and what is received, for one connection at a time: then others get their turn. A request of 1 MiB fits with the message
+ * that ends it, which would wait for another turn otherwise.
+ */
+constexpr std::size_t turnBudget = 1024 * 1024 + 64 * 1024;
 /** Bytes in a system call: as many as there are, but of those with a checksum no more than stay in a cache between it and the copy. */
-constexpr std::size_t sendBatch = 1024 * 1024;
+constexpr std::size_t sendBatch = turnBudget;
 constexpr std::size_t checkedSendBatch = 256 * 1024;
-/** What is sent, and what is received, for one connection at a time: then others get their turn. */
-constexpr std::size_t turnBudget = 1024 * 1024;
 
 constexpr milliseconds drainPatience{5000};
 constexpr milliseconds farewellPatience{2000};
@@ -129,7 +132,7 @@ void IwarpQueuePair::pump(std::size_t budget) noexcept {
     loop_->post([self = shared_from_this()] {
       self->isPumpDue_ = false;
       self->pump(turnBudget);
-      self->announce();
+      self->deliver();
     });
   }
   if (isClosing_.load()) loop_->post([self = shared_from_this()] { self->finishIfDrained(); });
@@ -184,7 +187,7 @@ void IwarpQueuePair::letTransmit() {
     mayTransmit_ = true;
   }
   pump(turnBudget);
-  announce();
+  deliver();
 }
 
 // ---- receiving ----
@@ -207,7 +210,7 @@ void IwarpQueuePair::socketReady(SocketLoop::Readiness readiness) noexcept {
       isBlocked_ = false;
     }
     pump(turnBudget);
-    announce();
+    deliver();
   }
 }
 
@@ -224,10 +227,9 @@ void IwarpQueuePair::receive() noexcept {
     break;
   }
   if (phase_ == Phase::ended) return;
-  deliver();
   // Answers to Reads, and Reads that waited for an answer.
   pump(turnBudget);
-  announce();
+  deliver();
   finishIfDrained();
 }
 
