@@ -107,7 +107,7 @@ export class Initiator implements ScsiPort {
     return this.#active === undefined ? undefined : this.#nexusCount;
   }
 
-  /** Most bytes that one command may move, as far as the transport of the present or the last session is concerned; undefined: no bound. */
+  /** Most bytes that one command may move, as far as the transport of the present or the last session is concerned; undefined before there was one. */
   get maxTransferLength(): number | undefined {
     return this.#lastConnection?.datamover.maxTransferLength;
   }

@@ -6,12 +6,12 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MountProcess } from '../support/cli-process.ts';
-import type { Workdir } from '../support/workdir.ts';
+import { KiB, type Workdir } from '../support/workdir.ts';
 import { FileServer } from './file-server.ts';
 import type { Build, IserfsVariant } from './options.ts';
 import type { ContestantName } from './sample.ts';
 import type { BenchTarget } from './targets.ts';
-import type { Workload } from './workloads.ts';
+import type { RawAccess, Workload } from './workloads.ts';
 
 /** The programs in C. */
 export interface Programs {
@@ -39,12 +39,12 @@ export interface RawContestant extends Common {
   readonly kind: 'raw';
   readonly program: 'initiator' | 'iscsi-perf';
   /** Instead of the workload's. */
-  readonly depth?: number;
+  readonly access?: Partial<RawAccess>;
 }
 
 const blocker = fileURLToPath(new URL('blocker.mjs', import.meta.url));
-/** How many `ceiling-deep` has in flight. */
-export const deepDepth = 4;
+/** What `ceiling-deep` has in flight. */
+export const deepAccess = { transfer: 512 * KiB, depth: 4 } as const;
 
 export const rawContestants: readonly RawContestant[] = [
   { kind: 'raw', name: 'ceiling', program: 'initiator', takesPartIn: ({ raw }) => raw !== undefined },
@@ -52,7 +52,7 @@ export const rawContestants: readonly RawContestant[] = [
     kind: 'raw',
     name: 'ceiling-deep',
     program: 'initiator',
-    depth: deepDepth,
+    access: deepAccess,
     takesPartIn: ({ raw }) => raw?.order === 'sequential',
   },
   { kind: 'raw', name: 'iscsi-perf', program: 'iscsi-perf', takesPartIn: ({ raw }) => raw?.direction === 'read' },

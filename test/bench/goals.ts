@@ -143,7 +143,7 @@ function sequentialGoals(target: TargetName, names: readonly WorkloadName[], tim
       bound: { atLeast: 0.9 },
     },
     {
-      title: 'ceiling, the best of 1 and 4 in flight',
+      title: 'ceiling, the best with 1 and with 4 in flight',
       ...overTcp(target, workload),
       value: (round, name) => main(round, name, workload) / bestCeiling(round, workload),
       bound: { atLeast: 0.9 },

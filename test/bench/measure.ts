@@ -69,7 +69,7 @@ async function throughFile(contestant: FileContestant, workload: Workload, condi
 
 async function withoutFile(contestant: RawContestant, workload: Workload, conditions: Conditions): Promise<Part> {
   if (workload.raw === undefined) throw new Error(`${contestant.name}: not without a file`);
-  const access = { ...workload.raw, ...(contestant.depth === undefined ? {} : { depth: contestant.depth }) };
+  const access = { ...workload.raw, ...contestant.access };
   if (contestant.program === 'iscsi-perf') return await runIscsiPerf(access, conditions);
   const { target, programs, seconds, size, signal } = conditions;
   const limits = access.order === 'sequential' ? ['60', String(size)] : [String(seconds), '0'];

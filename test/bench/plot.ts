@@ -2,7 +2,8 @@
 
 import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
-import { deepDepth } from './contestants.ts';
+import { KiB } from '../support/workdir.ts';
+import { deepAccess } from './contestants.ts';
 import { mainFigure } from './goals.ts';
 import type { ContestantName, Samples, TargetName } from './sample.ts';
 import { targetLabels } from './targets.ts';
@@ -177,7 +178,7 @@ function nameOf(contestant: ContestantName, workload: Workload): string {
   const depth = workload.raw?.depth ?? 1;
   // With random workloads the title says how many are in flight.
   if (contestant === 'ceiling') return workload.raw?.order === 'random' ? 'no file (libiscsi)' : `no file, ${depth} in flight`;
-  if (contestant === 'ceiling-deep') return `no file, ${deepDepth} in flight`;
+  if (contestant === 'ceiling-deep') return `no file, ${deepAccess.depth} × ${deepAccess.transfer / KiB} KiB in flight`;
   return contestant.replace('/', ' ').replace('-no-crc', ', no CRC').replace('-digest', ', CRC');
 }
 

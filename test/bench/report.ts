@@ -1,6 +1,7 @@
 /** The results as Markdown: the goals first, then everything that was measured. */
 
-import { MiB } from '../support/workdir.ts';
+import { KiB, MiB } from '../support/workdir.ts';
+import { deepAccess } from './contestants.ts';
 import { bestCeiling, describeBound, mainFigure, serverCpuPerGiB, type Verdict } from './goals.ts';
 import type { MachineDescription } from './machine.ts';
 import type { BenchOptions } from './options.ts';
@@ -54,7 +55,7 @@ function legend(builds: BenchOptions['builds']): string[] {
     ...builds.map(({ name }) => `- \`${name}/…\`: iserfs by the transport behind the stroke.`),
     '- `qemu`: `qemu-storage-daemon`, the same LUN as a file by libiscsi and FUSE.',
     '- `ceiling`: a program in C over libiscsi, without a file, with as many commands in flight as the client of the workload;',
-    '  `ceiling-deep`: with 4. `iscsi-perf`: the same by libiscsi’s own program, to check it by; it knows reads only.',
+    `  \`ceiling-deep\`: with ${deepAccess.depth}, of ${deepAccess.transfer / KiB} KiB each. \`iscsi-perf\`: the same as \`ceiling\` by libiscsi’s own program, to check it by; it knows reads only.`,
     '- `floor`: a file in memory, served by C and libfuse 3, without a LUN.',
     '',
     'CPU is that of the process that serves the file, of the client (dd, fio, cp, or the initiator itself) and of the target, in seconds per',

@@ -5,7 +5,7 @@ import type { InitiatorControlPdu } from '../../src/iser/iscsi/pdu.ts';
 export class RecordingDatamover implements InitiatorDatamover {
   readonly transport = 'recording';
   readonly traits = {};
-  readonly maxTransferLength = undefined;
+  readonly maxTransferLength = 512 * 1024;
   readonly localAddress = '127.0.0.1:1';
   readonly remoteAddress = '127.0.0.1:3260';
   readonly sent: { readonly pdu: InitiatorControlPdu; readonly buffers: TaskBuffers | undefined }[] = [];

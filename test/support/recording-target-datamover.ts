@@ -8,7 +8,7 @@ import type { TargetControlPdu } from '../../src/iser/iscsi/pdu.ts';
 export class RecordingTargetDatamover implements TargetDatamover {
   readonly transport = 'recording';
   readonly traits = {};
-  readonly maxTransferLength = undefined;
+  readonly maxTransferLength = 512 * 1024;
   readonly localAddress: string;
   readonly remoteAddress = '127.0.0.1:40000';
   readonly #sent: TargetControlPdu[] = [];

@@ -31,6 +31,12 @@ export interface DataParameters {
   readonly maxOutstandingR2T: number;
 }
 
+/**
+ * Bytes of a command that suit any peer. Over iSER, tgtd has one buffer of this length for each command. Over TCP it gets memory for
+ * each, of more than this from the kernel, page by page: what `ceiling-deep` is ahead of `ceiling` in test/bench/RESULTS.md.
+ */
+export const MAX_TRANSFER_LENGTH = 512 * 1024;
+
 /** Facts for people: `{ device: 'rxe0', ird: 16 }`. */
 export type Traits = Readonly<Record<string, string | number | boolean>>;
 
@@ -42,8 +48,8 @@ interface Datamover {
    * CRC, remote invalidation. Empty where there is nothing to say.
    */
   readonly traits: Traits;
-  /** Most bytes that one command may move over this connection, where no quirk of the peer says otherwise; undefined: no bound of its own. */
-  readonly maxTransferLength: number | undefined;
+  /** Most bytes that one command may move over this connection, where no quirk of the peer says otherwise. */
+  readonly maxTransferLength: number;
   /** `ADDRESS:PORT` of the two ends. */
   readonly localAddress: string;
   readonly remoteAddress: string;

@@ -24,7 +24,7 @@ import type {
   QueuePairEvents,
   QueuePairOptions,
 } from '../rdma/provider.ts';
-import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
+import { type DataParameters, type KeyOffers, MAX_TRANSFER_LENGTH, type Traits } from './datamover.ts';
 import { endsLogin } from './end-of-login.ts';
 import type { IserBuffers, MessageBuffer } from './iser-buffers.ts';
 import { allowsRemoteInvalidate, encodeCmHeader, PLAIN_HEADER } from './iser-header.ts';
@@ -34,8 +34,6 @@ import { MessageSend, PendingWork, type Work } from './iser-work.ts';
 
 /** Receives beyond those that are counted: keepalives, asynchronous messages, rejects, and what need not be answered. */
 export const UNEXPECTED_MESSAGES = 16;
-/** More of a command than this is more than some targets have memory for: tgtd has one buffer of that length for each. */
-const MAX_TRANSFER_LENGTH = 512 * 1024;
 /** Work requests besides receives that are posted at a time. */
 const SEND_DEPTH = 256;
 

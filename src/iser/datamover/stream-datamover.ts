@@ -11,7 +11,7 @@
 import { IserfsError } from '../../errors.ts';
 import type { Pdu } from '../iscsi/pdu.ts';
 import type { ByteChannel, ChannelUser, OutgoingPdu } from './byte-channel.ts';
-import type { DataParameters, KeyOffers, Traits } from './datamover.ts';
+import { type DataParameters, type KeyOffers, MAX_TRANSFER_LENGTH, type Traits } from './datamover.ts';
 import { endsLogin } from './end-of-login.ts';
 import { type Digests, NO_DIGESTS, PduBatch } from './pdu-batch.ts';
 import { type DigestPolicy, type StreamOptions, streamKeyOffers } from './stream-options.ts';
@@ -46,6 +46,7 @@ interface QueuedPdu<Token> extends OutgoingPdu {
 
 export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
   readonly transport: string;
+  readonly maxTransferLength = MAX_TRANSFER_LENGTH;
   protected readonly reader: PduReader;
   readonly #options: StreamOptions;
   #channel: ByteChannel | undefined;
@@ -80,10 +81,6 @@ export abstract class StreamDatamover<Token> implements ChannelUser, PduSink {
 
   get traits(): Traits {
     return {};
-  }
-
-  get maxTransferLength(): undefined {
-    return undefined;
   }
 
   /** Those of the PDUs that it sends at present. */

@@ -28,7 +28,7 @@ export interface PeerQuirks {
    * UNIT RESET comes before writes are issued again.
    */
   readonly terminatesOldTasksOnReinstatement: boolean;
-  /** Whether a command may move more than `Datamover.maxTransferLength` says, which is what any peer has memory for. */
+  /** Whether a command may move more than `Datamover.maxTransferLength` says, which suits any peer. */
   readonly takesLongTransfers: boolean;
 }
 
